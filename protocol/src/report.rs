@@ -1,0 +1,102 @@
+//! One line for the access log and the counters: what became of a request.
+
+use std::time::Duration;
+
+use crate::id::DeviceId;
+
+/// What became of one request. Taken with [`crate::Connection::poll_report`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Where it went.
+    pub endpoint: Endpoint,
+    /// The status that was sent; 0 if the connection ended before there was one.
+    pub status: u16,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The device, where the request named one that is known.
+    pub device: Option<DeviceId>,
+    /// Bytes of the answer that the socket took, head included.
+    pub bytes_sent: u64,
+    /// From the complete request to the last byte taken.
+    pub took: Duration,
+}
+
+/// Where a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// `POST /device/register`
+    CheckIn,
+    /// `POST /device/firmware` and its alias, without `use: ott`
+    Firmware,
+    /// `POST /device/firmware` and its alias, with `use: ott`
+    Issue,
+    /// `GET` or `HEAD /device/firmware`
+    Redeem,
+    /// `POST /device/addpush`
+    Push,
+    /// `GET /`
+    Health,
+    /// Anything else, and what was no request at all.
+    Other,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// Check-in: a new device was registered.
+    Registered,
+    /// Check-in: answered OK.
+    Current,
+    /// Check-in: answered with an offer and a token.
+    Offered,
+    /// Check-in: an update exists, and the device is left alone for now, because it reported a
+    /// failure or was offered the same too often.
+    HeldBack,
+    /// A token was issued on request.
+    Issued,
+    /// A whole image left.
+    Delivered,
+    /// A part of an image left, as asked for.
+    Ranged,
+    /// 304, or the answer that there is nothing new.
+    NotModified,
+    /// Answered, nothing of the above: health, HEAD, push token kept.
+    Answered,
+    /// The connection ended before the whole answer left.
+    Aborted,
+    /// The token was claimed by somebody else; the tail was not sent.
+    Unclaimed,
+    /// Refused, and why.
+    Refused(Refusal),
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// No such route.
+    NoRoute,
+    /// HTTP syntax or framing.
+    Malformed,
+    /// A limit of [`crate::Config`] was exceeded.
+    TooLarge,
+    /// The request did not arrive in time.
+    TooSlow,
+    /// The body is not the JSON it should be.
+    BadBody,
+    /// No key, or not in the form of a key.
+    NoKey,
+    /// The owner has no keys, or the owner id is malformed.
+    UnknownOwner,
+    /// The key is none of the owner's.
+    WrongKey,
+    /// The device is unknown, or belongs to somebody else.
+    UnknownDevice,
+    /// Unknown, expired or used token.
+    DeadToken,
+    /// Nothing is published for the device.
+    NoRelease,
+    /// The range cannot be satisfied.
+    BadRange,
+    /// The store cannot answer now.
+    Unavailable,
+}

@@ -1,0 +1,1 @@
+//! The protocol core on mio: one thread per core.

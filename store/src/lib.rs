@@ -1,0 +1,24 @@
+//! Where the facts of a firmware update server are kept.
+
+use std::sync::Arc;
+
+pub use otter_protocol::{Answer, Query};
+
+/// Names one query of one connection in one driver: the driver's to choose, like epoll's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// Rings a driver's loop: answers wait in [`Store::collect`]. Called from any thread.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// What a driver needs of a store. One value per thread; see the handle that makes it.
+pub trait Store: Send + 'static {
+    /// What images are here.
+    type Image: AsRef<[u8]> + Clone + Send + 'static;
+
+    /// Takes all queries of one turn and leaves the vector empty. Never blocks.
+    fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>);
+
+    /// Appends the answers that are ready, in any order. Never blocks.
+    fn collect(&mut self, answers: &mut Vec<(Ticket, Answer<Self::Image>)>);
+}

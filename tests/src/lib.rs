@@ -1,0 +1,1 @@
+//! The simulated world in which Otter is tried.
