@@ -1,16 +1,17 @@
 //! The device side of a firmware update server as a sans-IO state machine.
 #![forbid(unsafe_code)]
 
+mod api;
 pub mod config;
 pub mod connection;
-#[cfg_attr(not(test), expect(dead_code, reason = "the connection does not use it yet"))]
+mod exchange;
 mod http;
 pub mod id;
-#[cfg_attr(not(test), expect(dead_code, reason = "the connection does not use it yet"))]
 mod json;
 pub mod query;
 pub mod report;
 pub mod transmit;
+pub mod update;
 
 pub use config::{Config, StatusMode};
 pub use connection::{CloseReason, Connection, Now};
