@@ -19,11 +19,11 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::api::{self, Content, Context, Part, Response, Step};
+use crate::api::{Part, Response, Step};
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::http::{Method, Refused, Status, head, write};
@@ -227,21 +227,12 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         if id.0 != self.queries {
             return;
         }
-        match std::mem::replace(&mut self.state, State::Closed(CloseReason::Slow)) {
+        self.state = match std::mem::replace(&mut self.state, State::Receiving(None)) {
             State::Asking(mut exchange) => {
-                exchange.query = None;
-                let step = match exchange.plan.take() {
-                    Some(plan) => {
-                        let scratch = &mut exchange.scratch;
-                        let mut context = Context { config: &self.config, now, scratch };
-                        api::resume(plan, answer, &mut context)
-                    }
-                    None => Step::Reply(Response::unavailable()),
-                };
-                self.follow(now, exchange, step);
+                let step = exchange.resume(answer, &self.config, now);
+                return self.follow(now, exchange, step);
             }
             State::Claiming(mut exchange, mut stream) => {
-                exchange.query = None;
                 let claimed = matches!(answer, Answer::Claimed(true));
                 if claimed {
                     stream.hold = None;
@@ -251,9 +242,13 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
                 if !claimed {
                     self.close(now, CloseReason::Unclaimed, Some(Outcome::Unclaimed));
                 }
+                return;
             }
-            other => self.state = other,
-        }
+            unmoved @ (State::Receiving(_)
+            | State::Responding(..)
+            | State::Lingering { .. }
+            | State::Closed(_)) => unmoved,
+        };
     }
 
     /// The deadline of [`poll_timeout`](Self::poll_timeout) has come; calls before it are ignored.
@@ -272,11 +267,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
                 }
             }
             State::Asking(_) => {
-                let state = std::mem::replace(&mut self.state, State::Closed(CloseReason::Slow));
-                if let State::Asking(mut exchange) = state {
-                    exchange.query = None;
-                    self.respond(now, exchange, Response::unavailable());
-                }
+                self.handle_answer(now, QueryId(self.queries), Answer::Unavailable);
             }
             State::Responding(exchange, _) => {
                 let window = exchange.bytes_sent - exchange.window_began_at;
@@ -445,20 +436,15 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         let Exchange { output, scratch, close, .. } = &mut *exchange;
         response.write(output, &scratch.body, head_only, http_1_1, *close, &self.config);
         exchange.report = Some(Report {
-            endpoint: match response.outcome {
-                Outcome::Issued => Endpoint::Issue,
-                _ => exchange.endpoint.unwrap_or(Endpoint::Other),
-            },
+            endpoint: exchange.endpoint.unwrap_or(Endpoint::Other),
             status: response.status.code(),
             outcome: response.outcome,
             device: response.device,
             bytes_sent: 0,
-            took: std::time::Duration::ZERO,
+            took: Duration::ZERO,
         });
-        let stream = match response.content {
-            Content::Image(part) if !head_only => Some(Box::new(Stream::of(part))),
-            _ => None,
-        };
+        let part = response.content.into_part().filter(|_| !head_only);
+        let stream = part.map(|part| Box::new(Stream::of(part)));
         exchange.until = Some(now.instant + self.config.transfer_timeout);
         self.open_window(now, &mut exchange);
         self.state = State::Responding(exchange, stream);
@@ -471,20 +457,17 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// All but the tail has been taken by the socket: ask for the rest.
     fn claim(&mut self, now: Now) {
-        match std::mem::replace(&mut self.state, State::Closed(CloseReason::Unclaimed)) {
-            State::Responding(mut exchange, Some(stream)) => {
-                exchange.query = stream.hold.map(|(token, _)| Query::Claim { token });
-                self.queries = self.queries.wrapping_add(1);
-                self.deadline = now.instant + self.config.answer_timeout;
-                self.state = State::Claiming(exchange, stream);
-            }
-            other => self.state = other,
-        }
+        let state = std::mem::replace(&mut self.state, State::Receiving(None));
+        let State::Responding(mut exchange, Some(stream)) = state else { return };
+        exchange.query = stream.hold.map(|(token, _)| Query::Claim { token });
+        self.queries = self.queries.wrapping_add(1);
+        self.deadline = now.instant + self.config.answer_timeout;
+        self.state = State::Claiming(exchange, stream);
     }
 
     /// The whole answer has been taken by the socket.
     fn complete(&mut self, now: Now) {
-        let state = std::mem::replace(&mut self.state, State::Closed(CloseReason::Peer));
+        let state = std::mem::replace(&mut self.state, State::Receiving(None));
         let State::Responding(mut exchange, _) = state else { return };
         exchange.end(now, None);
         let refused = matches!(exchange.report, Some(Report { status: 400.., .. }));
@@ -499,7 +482,6 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             };
             return self.linger(now, reason);
         }
-        self.state = State::Receiving(None);
         self.deadline = now.instant + self.config.idle_timeout;
         let rest = &rest[head::skip_blank_lines(&rest)..];
         if !rest.is_empty() {

@@ -5,15 +5,15 @@
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::api::{self, Context, Plan, Scratch, Step};
+use crate::api::{self, Context, Plan, Response, Scratch, Step};
 use crate::config::Config;
 use crate::connection::Now;
 use crate::http::body::{Chunked, Progress};
 use crate::http::head::Search;
 use crate::http::{Framing, Head, Refused, Request};
-use crate::query::Query;
+use crate::query::{Answer, Query};
 use crate::report::{Endpoint, Outcome, Report};
 
 /// A request, read as far as it has arrived, and the answer to it.
@@ -108,9 +108,9 @@ impl Exchange {
         let request =
             Request { head: self.head.as_ref()?, bytes, body: &bytes[message.body.clone()] };
         let endpoint = api::route(&request);
-        let mut context = Context { config, now, scratch: &mut self.scratch };
-        let step = api::begin(endpoint, &request, &mut context);
-        self.endpoint = Some(endpoint);
+        let mut context = Context { config, now, endpoint, scratch: &mut self.scratch };
+        let step = api::begin(&request, &mut context);
+        self.endpoint = Some(context.endpoint);
         self.began = Some(now.instant);
         if self.input.is_empty() {
             self.input.extend_from_slice(&fresh[message.end..]);
@@ -118,6 +118,22 @@ impl Exchange {
             self.input.drain(..message.end);
         }
         Some(step)
+    }
+
+    /// Goes on with the store's answer.
+    pub(crate) fn resume<I: Clone>(
+        &mut self,
+        answer: Answer<I>,
+        config: &Config,
+        now: Now,
+    ) -> Step<I> {
+        self.query = None;
+        let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
+        let mut context = Context { config, now, endpoint, scratch: &mut self.scratch };
+        match self.plan.take() {
+            Some(plan) => api::resume(plan, answer, &mut context),
+            None => Step::Reply(Response::unavailable()),
+        }
     }
 
     /// Does the peer wait for `100 Continue`? Only if no byte of the body is there yet.
@@ -133,13 +149,14 @@ impl Exchange {
 
     /// Ends the exchange with its report, or with `outcome` where the answer did not all leave.
     pub(crate) fn end(&mut self, now: Now, cut_short: Option<Outcome>) {
-        let report = self.report.get_or_insert(Report {
-            endpoint: self.endpoint.unwrap_or(Endpoint::Other),
+        let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
+        let report = self.report.get_or_insert_with(|| Report {
+            endpoint,
             status: 0,
             outcome: Outcome::Aborted,
             device: None,
             bytes_sent: 0,
-            took: std::time::Duration::ZERO,
+            took: Duration::ZERO,
         });
         report.outcome = cut_short.unwrap_or(report.outcome);
         report.bytes_sent = self.bytes_sent;
@@ -163,6 +180,7 @@ impl Exchange {
 /// Exchanges that wait to be used again. A clone starts empty: give each thread a [`Config`] of
 /// its own and its lock is never contended.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "connections hold boxes: only pointers move")]
 pub(crate) struct Spare(Mutex<Vec<Box<Exchange>>>);
 
 impl Spare {

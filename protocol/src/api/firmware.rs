@@ -9,7 +9,7 @@ use crate::json::{Invalid, Reader, Text};
 use crate::query::{
     Answer, Device, DeviceStanding, Grant, Identify, KeyStanding, Offer, Query, Record, Standing,
 };
-use crate::report::{Outcome, Refusal};
+use crate::report::{Endpoint, Outcome, Refusal};
 use crate::update::{self, Verdict};
 
 /// What is remembered of a download while the store works.
@@ -30,7 +30,10 @@ pub(crate) struct IssuePlan {
 /// `POST /device/firmware`.
 pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
     match read(request.body, context.config.json_depth_max) {
-        Ok(fields) if fields.uses_token() => closing(begin_issue(request, &fields, context)),
+        Ok(fields) if fields.uses_token() => {
+            context.endpoint = Endpoint::Issue;
+            closing(begin_issue(request, &fields, context))
+        }
         Ok(fields) => closing(begin_download(request, &fields, context)),
         Err(Invalid) => closing(Step::Reply(Response::bad_body())),
     }
@@ -40,7 +43,10 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
 pub(super) fn begin_alias<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
     match read(request.body, context.config.json_depth_max) {
         Ok(fields) if fields.uses_token() => closing(begin_issue(request, &fields, context)),
-        Ok(_) => Step::Reply(Response::no_route()),
+        Ok(_) => {
+            context.endpoint = Endpoint::Other;
+            Step::Reply(Response::no_route())
+        }
         Err(Invalid) => Step::Reply(Response::bad_body()),
     }
 }

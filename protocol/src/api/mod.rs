@@ -20,6 +20,7 @@ use crate::query::{Answer, Query};
 use crate::report::{Endpoint, Outcome, Refusal};
 
 /// What an endpoint wants next.
+#[expect(clippy::large_enum_variant, reason = "moved once; a box would be a heap call a request")]
 pub(crate) enum Step<I> {
     /// Facts, or that facts are kept; then [`resume`] with the plan.
     Ask(Query, Plan),
@@ -49,6 +50,8 @@ pub(crate) struct Scratch {
 pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
     pub(crate) now: Now,
+    /// Where the request went; an endpoint whose body decides that says so here.
+    pub(crate) endpoint: Endpoint,
     pub(crate) scratch: &'a mut Scratch,
 }
 
@@ -72,12 +75,8 @@ pub(crate) fn route(request: &Request<'_>) -> Endpoint {
 }
 
 /// Starts on a complete request.
-pub(crate) fn begin<I>(
-    endpoint: Endpoint,
-    request: &Request<'_>,
-    context: &mut Context<'_>,
-) -> Step<I> {
-    match endpoint {
+pub(crate) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+    match context.endpoint {
         Endpoint::CheckIn => check_in::begin(request, context),
         Endpoint::Firmware => firmware::begin(request, context),
         Endpoint::Issue => firmware::begin_alias(request, context),

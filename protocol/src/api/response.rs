@@ -151,6 +151,22 @@ impl<I> Response<I> {
     }
 }
 
+impl<I> Content<I> {
+    /// The image, if there is one to send.
+    pub(crate) fn into_part(self) -> Option<Part<I>> {
+        match self {
+            Self::Image(part) => Some(part),
+            Self::Empty
+            | Self::Json(_)
+            | Self::Text(_)
+            | Self::Written
+            | Self::NotModified(_)
+            | Self::OutOfRange(_)
+            | Self::Version(_) => None,
+        }
+    }
+}
+
 impl<I> Part<I> {
     fn write_fields(&self, status: Status, head: &mut write::Head<'_>) {
         let offer: &Offer = &self.release.offer;
