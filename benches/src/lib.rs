@@ -107,7 +107,12 @@ impl Server {
     ///
     /// If it cannot be asked.
     pub fn stop(mut self) -> Result<()> {
-        let asked = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        // Under a tracer the server is its child.
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let own = self.pid().to_string();
+        let pid = children.split_whitespace().next().unwrap_or(&own);
+        let asked = Command::new("kill").args(["-TERM", pid]).status()?;
         if !asked.success() {
             bail!("kill failed");
         }
