@@ -239,9 +239,9 @@ fn write_ok(body: &mut Vec<u8>, owner: OwnerId, kept: &Recorded, unix: u64) {
     body.extend_from_slice(br#"{"registration":{"success":true,"status":"OK","auto_update":"#);
     body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
     body.extend_from_slice(br#","owner":""#);
-    body.extend_from_slice(owner.as_str().as_bytes());
+    body.extend_from_slice(owner.as_bytes());
     body.extend_from_slice(br#"","alias":""#);
-    body.extend_from_slice(kept.alias.as_str().as_bytes());
+    body.extend_from_slice(kept.alias.as_bytes());
     body.extend_from_slice(br#"","mesh_ids":[],"udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
@@ -263,7 +263,7 @@ fn write_offer(
     body.extend_from_slice(br#"{"registration":{"status":"FIRMWARE_UPDATE","auto_update":"#);
     body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
     body.extend_from_slice(br#","alias":""#);
-    body.extend_from_slice(kept.alias.as_str().as_bytes());
+    body.extend_from_slice(kept.alias.as_bytes());
     body.extend_from_slice(br#"","udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
