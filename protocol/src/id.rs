@@ -240,7 +240,7 @@ impl Mac {
         }
         let (value, digits) = hex_value(rest)?;
         let fits = (1..=Self::SIGFOX_DIGITS_MAX).contains(&digits);
-        fits.then(|| Self(value | (digits as u64) << Self::DIGITS_SHIFT))
+        fits.then_some(Self(value | (digits as u64) << Self::DIGITS_SHIFT))
     }
 
     /// The value for storage; [`Mac::from_bits`] takes it back.
