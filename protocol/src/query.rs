@@ -142,7 +142,7 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 pub enum Answer<I> {
     /// To [`Query::Identify`].
-    Standing(Box<Standing>),
+    Standing(Standing),
     /// To [`Query::Fetch`]: `None` if the release is withdrawn or its image cannot be read.
     Release(Option<Release<I>>),
     /// To [`Query::Redeem`] and [`Query::Start`].
