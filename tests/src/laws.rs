@@ -91,6 +91,13 @@ impl Watched {
         self.check();
     }
 
+    /// The connection broke: nothing can be sent any more, so it is closed.
+    pub fn reset(&mut self, now: Now) {
+        self.connection.handle_reset(now);
+        assert!(self.connection.closed().is_some(), "law 7: open after a reset");
+        self.check();
+    }
+
     /// The store answered.
     pub fn answer(&mut self, now: Now, id: QueryId, answer: Answer<Bytes>) {
         if self.open == Some(id) {

@@ -100,7 +100,7 @@ impl ModelStore {
     /// Answers one query, now and for good.
     pub fn answer(&mut self, query: &Query) -> Answer<Bytes> {
         match query {
-            Query::Identify(identify) => Answer::Standing(Box::new(self.standing(identify))),
+            Query::Identify(identify) => Answer::Standing(self.standing(identify)),
             Query::Fetch { release } => Answer::Release(self.release(*release)),
             Query::Redeem { token } => Answer::Redemption(self.redemption(*token)),
             Query::Start { token } => Answer::Redemption(self.start(*token)),

@@ -4,7 +4,7 @@
 ///
 /// ```
 /// use otter_tests::Request;
-/// let bytes = Request::get("/").header("Host", "otter").bytes();
+/// let bytes = Request::get("/").bytes();
 /// assert_eq!(bytes, b"GET / HTTP/1.1\r\nHost: otter\r\n\r\n");
 /// ```
 #[derive(Clone, Debug)]
@@ -26,14 +26,14 @@ enum Framing {
 }
 
 impl Request {
-    /// A request without headers and body.
+    /// A request without a body, and with `Host: otter` as its only header.
     #[must_use]
     pub fn new(method: &str, target: &str) -> Self {
         Self {
             method: method.to_owned(),
             target: target.to_owned(),
             version: "HTTP/1.1".to_owned(),
-            headers: Vec::new(),
+            headers: vec!["Host: otter".to_owned()],
             framing: Framing::None,
             body: Vec::new(),
             after: Vec::new(),
@@ -58,7 +58,7 @@ impl Request {
     #[must_use]
     pub fn check_in(key: &str, body: &str) -> Self {
         let request = Self::post("/device/register", body)
-            .header("Host", "thinx.cloud")
+            .host("thinx.cloud")
             .header("Authentication", key)
             .header("Accept", "application/json")
             .header("Origin", "device")
@@ -74,7 +74,7 @@ impl Request {
     pub fn esp8266_update(token: &str) -> Self {
         Self::get(&format!("/device/firmware?ott={token}"))
             .version("HTTP/1.0")
-            .header("Host", "thinx.cloud:7442")
+            .host("thinx.cloud:7442")
             .header("User-Agent", "ESP8266-http-Update")
             .header("Connection", "close")
             .header("x-ESP8266-Chip-ID", "15602487")
@@ -100,6 +100,15 @@ impl Request {
     #[must_use]
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.to_owned();
+        self
+    }
+
+    /// Another host.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        for line in self.headers.iter_mut().filter(|line| line.starts_with("Host:")) {
+            *line = format!("Host: {host}");
+        }
         self
     }
 

@@ -76,7 +76,7 @@ fn redemptions() -> Vec<Sample> {
     let small = scene.publish(&Draft::binary("1.2.1", 1500));
     let token = token_text(scene.issue(Some(release)));
     let small_token = token_text(scene.issue(Some(small)));
-    let get = Request::get(&format!("/device/firmware?ott={token}")).header("Host", "otter");
+    let get = Request::get(&format!("/device/firmware?ott={token}"));
     let dead = format!("/device/firmware?ott={}", "0".repeat(64));
     let version = Request::esp8266_update(&token).without("x-ESP8266-mode");
     vec![
@@ -98,13 +98,13 @@ fn others() -> Vec<Sample> {
     let scene = Scene::new();
     let push = Fields::none().text("push", "abc:DEF-1_2").text("udid", crate::scene::DEVICE);
     let add_push = |key| Request::post("/device/addpush", &push.json()).key(key);
-    let health = Request::get("/").header("Host", "otter");
+    let health = Request::get("/");
     vec![
         sample("push", &scene, add_push(KEY)),
         sample("push, wrong key", &scene, add_push(NO_KEY)),
         sample("health", &scene, health.clone()),
         sample("health, HTTP/1.0", &scene, health.version("HTTP/1.0")),
-        sample("options", &scene, Request::new("OPTIONS", "*").header("Host", "otter")),
+        sample("options", &scene, Request::new("OPTIONS", "*")),
         sample("unknown route", &scene, Request::post("/nowhere", MAC)),
     ]
 }

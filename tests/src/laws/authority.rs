@@ -68,7 +68,7 @@ impl Authority {
         let asked = self.asked.take();
         match (asked, answer) {
             (Some(Query::Identify(identify)), Answer::Standing(standing)) => {
-                self.identified = Some((identify, (**standing).clone()));
+                self.identified = Some((identify, standing.clone()));
             }
             (Some(Query::Fetch { .. }), Answer::Release(Some(release))) => {
                 self.may_leave(&release.image, None);
