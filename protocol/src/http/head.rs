@@ -323,6 +323,10 @@ fn framing(told: &Told<'_>, http_1_1: bool, config: &Config) -> Result<Framing, 
         },
         (1, 0) if !http_1_1 => Err(Refused::BAD_REQUEST),
         (1, 0) if is(told.coding, b"chunked") => Ok(Framing::Chunked),
+        // Without `chunked` at the end nobody knows where the body ends.
+        (1, 0) if !elements(told.coding).last().is_some_and(|last| is(last, b"chunked")) => {
+            Err(Refused::BAD_REQUEST)
+        }
         (1, 0) => Err(Refused::malformed(Status::NOT_IMPLEMENTED)),
         _ => Err(Refused::BAD_REQUEST),
     }
