@@ -15,8 +15,10 @@
 //! here allocates but the caller's own buffers.
 
 pub(crate) mod body;
+mod fields;
 pub(crate) mod head;
 pub(crate) mod range;
+mod target;
 pub(crate) mod write;
 
 use crate::report::Refusal;
