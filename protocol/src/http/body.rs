@@ -391,7 +391,7 @@ mod tests {
             (config.body_bytes_max, config.chunk_line_bytes_max) = (20, 12);
             config.trailer_bytes_max = 12;
             let whole = in_pieces(&text, text.len().max(1), &config);
-            prop_assert_eq!(in_pieces(&text, 1, &config), whole.clone());
+            prop_assert_eq!(&in_pieces(&text, 1, &config), &whole);
             prop_assert_eq!(in_pieces(&text, size, &config), whole);
         }
 

@@ -509,7 +509,7 @@ mod tests {
             let config = if strict { small() } else { Config::default() };
             let whole = parse(&bytes[skip_blank_lines(&bytes)..], &config);
             let bytes = &bytes[skip_blank_lines(&bytes)..];
-            prop_assert_eq!(byte_by_byte(bytes, &config), whole.clone());
+            prop_assert_eq!(&byte_by_byte(bytes, &config), &whole);
             let mut ends: Vec<_> = cuts.iter().map(|cut| *cut.min(&bytes.len())).collect();
             ends.push(bytes.len());
             ends.sort_unstable();
