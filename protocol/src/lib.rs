@@ -3,7 +3,11 @@
 
 pub mod config;
 pub mod connection;
+#[cfg_attr(not(test), expect(dead_code, reason = "the connection does not use it yet"))]
+mod http;
 pub mod id;
+#[cfg_attr(not(test), expect(dead_code, reason = "the connection does not use it yet"))]
+mod json;
 pub mod query;
 pub mod report;
 pub mod transmit;

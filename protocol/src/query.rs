@@ -140,9 +140,10 @@ pub struct Grant {
 
 /// What a store answers. `I` is an image: cheap to clone, shows its bytes.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the frequent answer must not cost a heap call")]
 pub enum Answer<I> {
     /// To [`Query::Identify`].
-    Standing(Box<Standing>),
+    Standing(Standing),
     /// To [`Query::Fetch`]: `None` if the release is withdrawn or its image cannot be read.
     Release(Option<Release<I>>),
     /// To [`Query::Redeem`] and [`Query::Start`].
