@@ -10,6 +10,7 @@
 //! slices of 0.3 s; what is compared is the server thread's CPU time per GiB (`schedstat`), each
 //! contestant with the first one of the same round, so that a noisy neighbour hits all alike.
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "what it measured is printed")]
 
 use std::error::Error;
 use std::fs::File;
@@ -121,7 +122,8 @@ fn serve(sockets: Vec<TcpStream>, image: &Image, scene: &Scene) -> std::io::Resu
         for event in &events {
             let peer = &mut peers[event.token().0];
             let mut request = [0; 8];
-            if event.is_readable() && rustix::net::recv(&peer.socket, &mut request, WAIT_NOT).is_ok()
+            if event.is_readable()
+                && rustix::net::recv(&peer.socket, &mut request, WAIT_NOT).is_ok()
             {
                 peer.at = 0;
             }
@@ -218,9 +220,9 @@ fn measure(scene: &Scene, rounds: usize) -> Result<(), Box<dyn Error>> {
             costs[way].push((cpu_ns(scene)? - cpu) as f64 / 1e9 / gib);
             rates[way].push(gib / SLICE.as_secs_f64());
         }
-        for way in 0..WAYS.len() {
-            let last = |way: usize| costs[way].last().copied().unwrap_or(f64::NAN);
-            ratios[way].push(last(way) / last(0));
+        let last = |way: usize| costs[way].last().copied().unwrap_or(f64::NAN);
+        for (way, ratios) in ratios.iter_mut().enumerate() {
+            ratios.push(last(way) / last(0));
         }
     }
     for (way, (name, ..)) in WAYS.iter().enumerate() {
