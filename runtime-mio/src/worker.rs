@@ -12,13 +12,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Connection, Now, Query};
+use otter_protocol::{Answer, CloseReason, Config, Connection, Now, Query};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use slab::Slab;
 
-use crate::counters::Tally;
 use crate::deadlines::Deadlines;
 use crate::peer::{ENDED, FAILED, Peer, QUEUED, READABLE, REGISTERED, Scope, WRITABLE};
 use crate::{Options, Shared};
@@ -42,6 +41,8 @@ pub(crate) struct Bell {
 pub(crate) struct Worker<S: Store> {
     index: usize,
     options: Arc<Options>,
+    /// The worker's own: the core keeps spare buffers there.
+    config: Arc<Config>,
     shared: Arc<Shared>,
     poll: Poll,
     bell: Arc<Bell>,
@@ -126,6 +127,7 @@ impl<S: Store> Worker<S> {
         };
         Self {
             index,
+            config: Arc::new(Config::clone(&options.config)),
             options,
             shared,
             poll,
@@ -194,17 +196,17 @@ impl<S: Store> Worker<S> {
     fn drive(&mut self, slot: u32, now: Now, happened: impl FnOnce(&mut Peer<S::Image>)) {
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
         let tally = &self.shared.tallies[self.index];
-        let options = &self.options;
-        let budget = options.turn_bytes_max;
-        let mut scope = Scope { now, buffer: &mut self.buffer, budget, tally };
+        let on_report = self.options.on_report.as_ref();
+        let budget = self.options.turn_bytes_max;
+        let mut scope = Scope { now, buffer: &mut self.buffer, budget, tally, on_report };
         // A panic in the code of one connection ends that connection and no other.
         let driven = catch_unwind(AssertUnwindSafe(|| {
             happened(peer);
             let turn = peer.turn(&mut scope);
             if turn.is_err() {
-                peer.connection.handle_eof(now);
+                peer.connection.handle_reset(now);
             }
-            report(peer, tally, options);
+            peer.report(tally, on_report);
             turn.map(|again| (again, peer.connection.poll_query(), peer.connection.closed()))
         }));
         match driven {
@@ -293,7 +295,7 @@ impl<S: Store> Worker<S> {
             return self.refuse(&socket);
         }
         self.shared.tallies[self.index].accepted.add(1);
-        let connection = Connection::plain(Arc::clone(&self.options.config), now);
+        let connection = Connection::plain(Arc::clone(&self.config), now);
         let slot = self.peers.insert(Peer::new(connection, socket)) as u32;
         self.fresh.push(slot);
         // The request is often there already, and often its answer is all there is to do.
@@ -317,7 +319,7 @@ impl<S: Store> Worker<S> {
                 }
             }
             if let Some((_, slot)) = oldest {
-                self.drive(slot as u32, now, |peer| peer.connection.handle_shutdown(now));
+                self.drive(slot as u32, now, |peer| peer.finish(now));
                 if !self.peers.contains(slot) {
                     self.shared.tallies[self.index].evicted.add(1);
                     return true;
@@ -334,7 +336,7 @@ impl<S: Store> Worker<S> {
         // What is not read would turn the end into a reset, which can destroy the answer.
         let _ = rustix::net::recv(socket, &mut *self.buffer, RecvFlags::DONTWAIT);
         // A crowd that was refused together should not come back together.
-        let base = self.options.config.retry_after_s;
+        let base = self.config.retry_after_s;
         let spread = tally.refused.read() % u64::from(base.max(1));
         let retry_after_s = u64::from(base) + spread;
         let mut answer = Vec::with_capacity(256);
@@ -418,17 +420,17 @@ impl<S: Store> Worker<S> {
         self.door.listener = None;
         let slots = self.peers.iter().map(|(slot, _)| slot as u32).collect::<Vec<_>>();
         for slot in slots {
-            self.drive(slot, now, |peer| peer.connection.handle_shutdown(now));
+            self.drive(slot, now, |peer| peer.finish(now));
         }
     }
 
     /// The time to finish is over.
     fn cut_off(&mut self, now: Now) {
+        let tally = &self.shared.tallies[self.index];
         for mut peer in self.peers.drain() {
             peer.abort();
-            peer.connection.handle_eof(now);
-            let tally = &self.shared.tallies[self.index];
-            report(&mut peer, tally, &self.options);
+            peer.connection.handle_reset(now);
+            peer.report(tally, self.options.on_report.as_ref());
             tally.closed(CloseReason::Shutdown);
         }
     }
@@ -459,15 +461,6 @@ fn note<I: AsRef<[u8]> + Clone>(peer: &mut Peer<I>, event: &Event) {
     ] {
         if seen {
             peer.set(flags);
-        }
-    }
-}
-
-fn report<I: AsRef<[u8]> + Clone>(peer: &mut Peer<I>, tally: &Tally, options: &Options) {
-    while let Some(report) = peer.connection.poll_report() {
-        tally.request(&report);
-        if let Some(on_report) = &options.on_report {
-            on_report(&report, peer.address());
         }
     }
 }

@@ -127,13 +127,29 @@ fn deadlines_are_kept() {
 
     let mut slow = server.connect();
     slow.send("POST /device/reg");
-    slow.rest();
-    server.wait("the slow one", |counters| counters.closed(CloseReason::Slow) == 1);
+    assert!(slow.reply().head.starts_with("HTTP/1.1 408"));
+    assert!(slow.rest().is_empty());
+    server.wait("the slow one", |counters| counters.closed(CloseReason::Refused) == 1);
 
     script.hold();
     let mut unlucky = server.connect();
     assert!(unlucky.exchange(check_in(1)).head.starts_with("HTTP/1.1 503"));
     assert!(unlucky.rest().is_empty());
+}
+
+#[test]
+fn who_does_not_read_at_all_is_cut_off() {
+    let server = Running::start(&Script::with_image(image(4 << 20)), |options| {
+        let mut config = Config::default();
+        config.send_window = Duration::from_millis(100);
+        options.config = Arc::new(config);
+    });
+    let mut stuck = small_window(&server);
+    stuck.send(download());
+    let counters = server.wait("the end", |c| c.accepted == 1 && c.open == 0);
+    assert_eq!(counters.closed(CloseReason::Slow), 1);
+    assert_eq!(requests(&counters, Endpoint::Redeem, Outcome::Aborted), 1);
+    assert!(stuck.rest().len() < 4 << 20);
 }
 
 #[test]
