@@ -54,6 +54,8 @@ pub(crate) struct Worker<S: Store> {
     peers: Slab<Peer<S::Image>>,
     deadlines: Deadlines,
     start: Instant,
+    /// Quarters of a millisecond from `start` to this turn; starts over every 16 s.
+    quarter_ms: u16,
     /// Serial number of the last query.
     serial: u32,
     /// Where the search for a connection to close went last.
@@ -123,6 +125,7 @@ impl<S: Store> Worker<S> {
             peers: Slab::new(),
             deadlines: Deadlines::new(start),
             start,
+            quarter_ms: 0,
             serial: 0,
             hand: 0,
             drain_until: None,
@@ -158,6 +161,8 @@ impl<S: Store> Worker<S> {
     }
 
     fn turn(&mut self, events: &Events, now: Now) {
+        let since_start = now.instant.saturating_duration_since(self.start);
+        self.quarter_ms = (since_start.as_micros() / 250) as u16;
         for event in events {
             match event.token() {
                 WAKE => {}
@@ -196,7 +201,7 @@ impl<S: Store> Worker<S> {
             peer.report(tally, on_report);
             if let Some((id, query)) = peer.connection.poll_query() {
                 self.serial = self.serial.wrapping_add(1);
-                peer.ask(self.serial, id, quarter_ms(self.start, now));
+                peer.ask(self.serial, id, self.quarter_ms);
                 self.queries.push((ticket(slot, self.serial), query));
             }
             turn
@@ -273,7 +278,7 @@ impl<S: Store> Worker<S> {
                 let (slot, serial) = (ticket_slot(ticket), ticket.0 as u32);
                 let asked = self.peers.get_mut(slot as usize).and_then(|p| p.answered(serial));
                 let Some((id, at)) = asked else { continue };
-                self.tally().answer(quarter_ms(self.start, now).wrapping_sub(at));
+                self.tally().answer(self.quarter_ms.wrapping_sub(at));
                 self.drive(slot, now, |peer| peer.connection.handle_answer(now, id, answer));
             }
         }
@@ -364,10 +369,6 @@ fn ticket_slot(ticket: Ticket) -> u32 {
 fn clock() -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Now { instant: Instant::now(), unix }
-}
-
-fn quarter_ms(start: Instant, now: Now) -> u16 {
-    (now.instant.saturating_duration_since(start).as_micros() / 250) as u16
 }
 
 const LISTENER: Token = Token(usize::MAX);
