@@ -72,7 +72,12 @@ pub(crate) struct Worker<S: Store> {
     /// The store may have more to say at once.
     unfinished: bool,
     buffer: Box<[u8]>,
+    log: Throttle,
 }
+
+/// Lets one message per second through.
+#[derive(Default)]
+struct Throttle(Option<Instant>);
 
 impl Seat {
     pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
@@ -100,6 +105,16 @@ impl Bell {
     /// To be called before looking at what the ringing was for.
     fn hush(&self) {
         self.rung.swap(false, Ordering::AcqRel);
+    }
+}
+
+impl Throttle {
+    fn allows(&mut self, now: Instant) -> bool {
+        let allowed = self.0.is_none_or(|last| now.saturating_duration_since(last) >= LOG_INTERVAL);
+        if allowed {
+            self.0 = Some(now);
+        }
+        allowed
     }
 }
 
@@ -136,6 +151,7 @@ impl<S: Store> Worker<S> {
             answers: Vec::new(),
             unfinished: false,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            log: Throttle::default(),
         }
     }
 
@@ -181,7 +197,7 @@ impl<S: Store> Worker<S> {
             self.drain(now);
         }
         self.exchange(now);
-        self.register();
+        self.register(now);
     }
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
@@ -222,8 +238,10 @@ impl<S: Store> Worker<S> {
             }
             (Ok(Err(error)), _) => {
                 if error == Errno::FAULT {
-                    tracing::error!("an image ended before its transfer: its file was cut short");
                     peer.abort();
+                    if self.log.allows(now.instant) {
+                        tracing::error!("a file was cut short while its image was sent");
+                    }
                 }
                 tally.broken.add(1);
                 self.remove(slot);
@@ -286,7 +304,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// Lets the poll know those of the new peers that are still there.
-    fn register(&mut self) {
+    fn register(&mut self, now: Now) {
         while let Some(slot) = self.fresh.pop() {
             let Some(peer) = self.peers.get_mut(slot as usize) else { continue };
             if peer.has(REGISTERED) {
@@ -299,9 +317,11 @@ impl<S: Store> Worker<S> {
             if let Err(error) =
                 registry.register(&mut SourceFd(&fd), Token(slot as usize), interest)
             {
-                tracing::warn!(%error, "cannot watch a connection; it is closed");
+                // The system is out of memory for it, so for the next one, too.
+                self.tally().accept_pauses.add(1);
                 self.tally().broken.add(1);
                 self.remove(slot);
+                self.door.pause(now.instant, &error);
             }
         }
     }
@@ -379,10 +399,20 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// A check-in needs two, a download four; who pipelines more waits for the others.
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_complaint_is_made_once_per_second() {
+        let mut log = Throttle::default();
+        let start = Instant::now();
+        for (ms, allowed) in [(0, true), (1, false), (999, false), (1000, true), (1999, false)] {
+            assert_eq!(log.allows(start + Duration::from_millis(ms)), allowed, "{ms}");
+        }
+    }
 
     #[test]
     fn a_ticket_carries_slot_and_serial() {

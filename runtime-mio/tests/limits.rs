@@ -110,6 +110,27 @@ fn an_idle_connection_makes_room_for_a_new_one() {
 }
 
 #[test]
+fn who_has_begun_a_request_may_finish_it() {
+    let server = Running::start(&Plain::new(), |options| options.connections_max = 3);
+    let request = check_in(1);
+    let mut begun = [server.connect(), server.connect()];
+    for peer in &mut begun {
+        peer.send(&request[..20]);
+    }
+    let mut idle = server.connect();
+    idle.exchange(check_in(2));
+    server.wait("what was begun", |c| c.bytes_received == 40 + check_in(2).len() as u64);
+
+    let mut new = server.connect();
+    assert!(new.exchange(check_in(3)).text().contains(&alias(3)));
+    assert!(idle.rest().is_empty());
+    for peer in &mut begun {
+        assert!(peer.exchange(&request[20..]).text().contains(&alias(1)));
+    }
+    assert_eq!(server.counters().evicted, 1);
+}
+
+#[test]
 fn deadlines_are_kept() {
     let script = Plain::new();
     let server = Running::start(&script, |options| {

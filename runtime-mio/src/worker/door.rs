@@ -1,6 +1,5 @@
 //! The way in: accepting, and what happens where there is no room.
 
-use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use otter_store::Store;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
-use super::Worker;
+use super::{Throttle, Worker};
 use crate::peer::Peer;
 
 /// Where new connections come in.
@@ -23,13 +22,18 @@ pub(super) struct Door {
     /// Some resource was lacking: not before.
     paused_until: Option<Instant>,
     pause: Duration,
-    logged: Option<Instant>,
+    log: Throttle,
 }
 
 impl Door {
     pub(super) fn new(listener: TcpListener) -> Self {
-        let (paused_until, logged) = (None, None);
-        Self { listener: Some(listener), ready: true, paused_until, pause: Duration::ZERO, logged }
+        Self {
+            listener: Some(listener),
+            ready: true,
+            paused_until: None,
+            pause: Duration::ZERO,
+            log: Throttle::default(),
+        }
     }
 
     /// The poll says that somebody is there.
@@ -76,12 +80,11 @@ impl Door {
 
     /// No descriptor, no memory: trying again at once would only burn the CPU that the peers need
     /// to finish and make room.
-    fn pause(&mut self, now: Instant, error: Errno) {
+    pub(super) fn pause(&mut self, now: Instant, error: &dyn std::fmt::Display) {
         self.ready = false;
         self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         self.paused_until = Some(now + self.pause);
-        if self.logged.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {
-            self.logged = Some(now);
+        if self.log.allows(now) {
             tracing::warn!(
                 %error,
                 "cannot accept; raise the limit of open files or lower connections_max"
@@ -98,7 +101,7 @@ impl<S: Store> Worker<S> {
                 Ok(None) => return,
                 Err(error) => {
                     self.tally().accept_pauses.add(1);
-                    return self.door.pause(now.instant, error);
+                    return self.door.pause(now.instant, &error);
                 }
             }
         }
@@ -151,18 +154,14 @@ impl<S: Store> Worker<S> {
         // A crowd that was refused together should not come back together.
         let base = u64::from(self.config.retry_after_s);
         let retry_after_s = base + self.tally().refused.read() % base.max(1);
-        let mut answer = Vec::with_capacity(256);
-        let written = write!(
-            answer,
+        let answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{}",
+             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n\
+             {REFUSAL}",
             REFUSAL.len(),
-            REFUSAL
         );
-        if written.is_ok() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let _ = rustix::net::send(socket, &answer, flags);
-        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(socket, answer.as_bytes(), flags);
     }
 }
 
@@ -170,6 +169,5 @@ const EVICTION_SAMPLE: usize = 16;
 const EVICTION_TRIES: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// What the core says, too.
 const REFUSAL: &str = r#"{"success":false,"response":"unavailable"}"#;
