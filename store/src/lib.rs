@@ -4,6 +4,27 @@ use std::sync::Arc;
 
 pub use otter_protocol::{Answer, Query};
 
+pub use clock::Clock;
+pub use embedded::{Embedded, EmbeddedOptions, EmbeddedStore};
+pub use error::{OpenError, OperatorError, Subject};
+pub use image::{Identity, Image};
+pub use images::Staged;
+pub use memory::{Memory, MemoryOptions, MemoryStore};
+pub use operator::{
+    DeviceChange, DeviceFilter, DeviceRow, IssuedToken, Judge, KeyRow, NewKey, NewRelease,
+    Operator, OwnerRow, Published, ReleaseRow, Target,
+};
+pub use stats::{Buckets, StoreStats};
+
+mod clock;
+mod embedded;
+mod error;
+mod image;
+mod images;
+mod memory;
+mod operator;
+mod stats;
+
 /// Names one query of one connection in one driver: the driver's to choose, like epoll's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
