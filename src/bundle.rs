@@ -35,14 +35,14 @@ pub(crate) fn render(directory: &Directory, platform: &Platform) -> Result<Bundl
         let data = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
         let (Some(data), Some(shown)) = (data, name.to_str()) else {
             let error = format!("{} is not UTF-8 text", path.display());
-            return Err(Failure::usage(error).hint("a bundle carries source files only"));
+            return Err(Failure::failed(error).hint("a bundle carries source files only"));
         };
         texts.push(Text { name: shown.to_owned(), data });
         looks.push((name, regular.look));
     }
     if texts.is_empty() {
         let error = format!("{} has no files for this platform", directory.path().display());
-        return Err(Failure::usage(error).hint(platform.expected()));
+        return Err(Failure::failed(error).hint(platform.expected()));
     }
     let json = to_json(texts)?;
     if json.len() as u64 > BUNDLE_BYTES_MAX {
@@ -56,25 +56,25 @@ pub(crate) fn render_one(name: &OsStr, bytes: Vec<u8>) -> Result<Vec<u8>, Failur
     let data = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
     match (name.to_str(), data) {
         (Some(name), Some(data)) => to_json(vec![Text { name: name.to_owned(), data }]),
-        _ => Err(Failure::usage(format!("{} is not UTF-8 text", name.display()))),
+        _ => Err(Failure::failed(format!("{} is not UTF-8 text", name.display()))),
     }
 }
 
 /// Checks a bundle that somebody else rendered.
 pub(crate) fn check(json: &[u8], platform: &Platform) -> Result<(), Failure> {
     let parsed: Files = serde_json::from_slice(json)
-        .map_err(|error| Failure::usage(format!("this is no bundle: {error}")))?;
+        .map_err(|error| Failure::failed(format!("this is no bundle: {error}")))?;
     let names: Vec<_> = parsed.files.iter().map(|file| file.name.as_str()).collect();
     if parsed.r#type != FILE || names.is_empty() {
-        return Err(Failure::usage("a bundle has the type `file` and at least one file"));
+        return Err(Failure::failed("a bundle has the type `file` and at least one file"));
     }
     match names.iter().find(|name| name.contains('/') || !platform.has(OsStr::new(name))) {
         Some(name) => {
-            Err(Failure::usage(format!("{name} does not belong in a bundle"))
+            Err(Failure::failed(format!("{name} does not belong in a bundle"))
                 .hint(platform.expected()))
         }
         None if !names.is_sorted_by(|a, b| a < b) => {
-            Err(Failure::usage("the names in a bundle are sorted, and each is there once"))
+            Err(Failure::failed("the names in a bundle are sorted, and each is there once"))
         }
         None => Ok(()),
     }
@@ -123,7 +123,7 @@ fn to_json(files: Vec<Text>) -> Result<Vec<u8>, Failure> {
 
 fn too_large(directory: &Directory) -> Failure {
     let path = directory.path().display();
-    Failure::usage(format!("the files in {path} are more than {BUNDLE_BYTES_MAX} bytes as JSON"))
+    Failure::failed(format!("the files in {path} are more than {BUNDLE_BYTES_MAX} bytes as JSON"))
         .hint("devices hold a bundle in memory: leave out what they do not need")
 }
 

@@ -16,8 +16,10 @@ pub(crate) struct Failure {
 /// What sort of failure; decides the exit code, and the status on the admin socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Anything that is none of the below.
+    /// It was tried and cannot be done.
     Failed,
+    /// Our own mistake.
+    Internal,
     /// The request or the arguments make no sense.
     Usage,
     /// Something that was named does not exist.
@@ -32,7 +34,7 @@ impl Kind {
     /// The exit code of the process.
     pub(crate) fn exit_code(self) -> u8 {
         match self {
-            Self::Failed => 1,
+            Self::Failed | Self::Internal => 1,
             Self::Usage => 2,
             Self::NotFound => 3,
             Self::Conflict => 4,
@@ -44,6 +46,10 @@ impl Kind {
 impl Failure {
     pub(crate) fn failed(error: impl Into<String>) -> Self {
         Self::new(Kind::Failed, error)
+    }
+
+    pub(crate) fn internal(error: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, error)
     }
 
     pub(crate) fn usage(error: impl Into<String>) -> Self {

@@ -70,7 +70,7 @@ pub(crate) fn content(
     match (kind, &platform.form) {
         (Kind::Bundle, Form::Files { .. }) => Ok(None),
         (Kind::Bundle, Form::Image { .. }) => {
-            Err(Failure::usage(format!("{} devices take an image, not files", platform.name)))
+            Err(Failure::failed(format!("{} devices take an image, not files", platform.name)))
         }
         (Kind::Image, form) => image(platform.name, form, beginning, size),
     }
@@ -79,7 +79,7 @@ pub(crate) fn content(
 fn image(name: &str, form: &Form, beginning: &[u8], size: u64) -> Result<Option<String>, Failure> {
     if size < IMAGE_BYTES_MIN {
         let error = format!("the image has {size} bytes; the least is {IMAGE_BYTES_MIN}");
-        return Err(Failure::usage(error).hint("is it the file that the build left?"));
+        return Err(Failure::failed(error).hint("is it the file that the build left?"));
     }
     if let Form::Image { beginnings, .. } = form
         && !beginnings.is_empty()
@@ -89,7 +89,7 @@ fn image(name: &str, form: &Form, beginning: &[u8], size: u64) -> Result<Option<
         let error = format!("this is no {name} image: it begins with {}", found.join(" "));
         let hint = "E9 begins an image for ESP chips, 1F 8B one compressed by gzip; give the .bin \
                     file, not the .elf or .hex";
-        return Err(Failure::usage(error).hint(hint));
+        return Err(Failure::failed(error).hint(hint));
     }
     Ok((size < IMAGE_BYTES_USUAL)
         .then(|| format!("the image has only {size} bytes; THiNX' builder refuses such")))
