@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::exchange::Spare;
+
 /// Settings of the core, shared by any number of connections.
 ///
 /// ```
@@ -81,6 +83,7 @@ pub struct Config {
     /// without a final `/`, at most 64 bytes; longer counts as none. Default none: they are
     /// offered `ott` like all others and download from their built-in host.
     pub public_url: Option<Arc<str>>,
+    pub(crate) spare: Spare,
 }
 
 /// Which status codes refusals of the device API carry. The bodies are the same in both.
@@ -122,6 +125,7 @@ impl Default for Config {
             offers_max: 8,
             failure_backoff: Duration::from_secs(600),
             public_url: None,
+            spare: Spare::default(),
         }
     }
 }

@@ -140,7 +140,6 @@ pub struct Grant {
 
 /// What a store answers. `I` is an image: cheap to clone, shows its bytes.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "the frequent answer must not cost a heap call")]
 pub enum Answer<I> {
     /// To [`Query::Identify`].
     Standing(Standing),

@@ -1,0 +1,112 @@
+//! Heads of answers, written straight into the buffer that is sent.
+//!
+//! No `Date`, no `Server`: a check-in's answer has to fit into 511 bytes (WIRE.md 2.2).
+
+use super::Status;
+
+/// A head that is being written.
+#[must_use = "a head ends with `finish`"]
+pub(crate) struct Head<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Head<'a> {
+    /// Writes the status line. Always HTTP/1.1, whatever the peer speaks (RFC 9110 2.5).
+    pub(crate) fn begin(out: &'a mut Vec<u8>, status: Status) -> Self {
+        out.extend_from_slice(status.line().as_bytes());
+        Self { out }
+    }
+
+    /// Writes a field. Values are constants, or made of what cannot hold a line end; should one
+    /// ever do, what does not belong into a value is dropped, so that nothing can split the
+    /// answer.
+    pub(crate) fn field(&mut self, name: &str, value: &[u8]) {
+        debug_assert!(
+            is_clean(name.as_bytes()) && is_clean(value),
+            "{name}: no control characters"
+        );
+        self.name(name);
+        if is_clean(value) {
+            self.out.extend_from_slice(value);
+        } else {
+            self.out.extend(value.iter().filter(|byte| !byte.is_ascii_control()));
+        }
+        self.end();
+    }
+
+    /// Writes a field whose value is a decimal number.
+    pub(crate) fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        decimal(self.out, value);
+        self.end();
+    }
+
+    /// Writes the `Content-Range` of a 206: the bytes from `start` up to, not including, `end`.
+    pub(crate) fn content_range(&mut self, start: u64, end: u64, len: u64) {
+        self.name(CONTENT_RANGE);
+        self.out.extend_from_slice(b"bytes ");
+        decimal(self.out, start);
+        self.out.push(b'-');
+        decimal(self.out, end.saturating_sub(1));
+        self.out.push(b'/');
+        decimal(self.out, len);
+        self.end();
+    }
+
+    /// Writes the `Content-Range` of a 416: how long it would be (RFC 9110 15.5.17).
+    pub(crate) fn unsatisfied_range(&mut self, len: u64) {
+        self.name(CONTENT_RANGE);
+        self.out.extend_from_slice(b"bytes */");
+        decimal(self.out, len);
+        self.end();
+    }
+
+    /// Says whether the connection ends with this answer, where it does not go without saying
+    /// (RFC 9112 9.3).
+    pub(crate) fn connection(&mut self, close: bool, http_1_1: bool) {
+        if close {
+            self.out.extend_from_slice(b"Connection: close\r\n");
+        } else if !http_1_1 {
+            self.out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+    }
+
+    /// Writes the empty line.
+    pub(crate) fn finish(self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn name(&mut self, name: &str) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+    }
+
+    fn end(&mut self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes a number in decimal.
+pub(crate) fn decimal(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; DIGITS_MAX];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn is_clean(value: &[u8]) -> bool {
+    !value.iter().fold(false, |found, byte| found | byte.is_ascii_control())
+}
+
+const CONTENT_RANGE: &str = "Content-Range";
+
+/// Digits of `u64::MAX`.
+const DIGITS_MAX: usize = 20;
