@@ -69,10 +69,8 @@ pub(crate) fn check(json: &[u8], platform: &Platform) -> Result<(), Failure> {
         return Err(Failure::failed("a bundle has the type `file` and at least one file"));
     }
     match names.iter().find(|name| name.contains('/') || !platform.has(OsStr::new(name))) {
-        Some(name) => {
-            Err(Failure::failed(format!("{name} does not belong in a bundle"))
-                .hint(platform.expected()))
-        }
+        Some(name) => Err(Failure::failed(format!("{name} does not belong in a bundle"))
+            .hint(platform.expected())),
         None if !names.is_sorted_by(|a, b| a < b) => {
             Err(Failure::failed("the names in a bundle are sorted, and each is there once"))
         }

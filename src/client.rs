@@ -14,7 +14,7 @@ use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use otter_store::{Embedded, EmbeddedOptions, OpenError};
+use otter_store::{Embedded, OpenError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -144,11 +144,10 @@ impl Client {
         match &self.transport {
             Transport::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| gone(path, &error))?;
-                let (mut sender, connection) = hyper::client::conn::http1::handshake(
-                    TokioIo::new(stream),
-                )
-                .await
-                .map_err(|error| gone(path, &error))?;
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                        .await
+                        .map_err(|error| gone(path, &error))?;
                 let driver = tokio::spawn(connection);
                 let answered = match sender.send_request(request).await {
                     Ok(response) => collect(response).await,
@@ -186,8 +185,7 @@ fn open_store(data: &Path) -> Result<(Router, Embedded), Opening> {
         OpenError::Locked { pid, .. } => Opening::Locked(pid),
         other => Opening::Failed(other.into()),
     })?;
-    let admin =
-        Admin::new(store.operator(), settings.core(), settings.image_bytes_max, None);
+    let admin = Admin::new(store.operator(), settings.core(), settings.image_bytes_max, None);
     Ok((admin::router(admin), store))
 }
 

@@ -84,7 +84,8 @@ impl Output {
                 | Kind::Conflict
                 | Kind::Unavailable => "",
             };
-            let hint = failure.hint.iter().map(|hint| format!("\n  hint: {hint}")).collect::<String>();
+            let hint =
+                failure.hint.iter().map(|hint| format!("\n  hint: {hint}")).collect::<String>();
             format!("otter: {}{bug}{hint}", failure.error)
         };
         self.note(&text);
@@ -154,7 +155,10 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_harmless() {
-        let rows = [vec!["a".to_owned(), "longer".to_owned()], vec!["bbb".to_owned(), "\u{1b}[2J".to_owned()]];
+        let rows = [
+            vec!["a".to_owned(), "longer".to_owned()],
+            vec!["bbb".to_owned(), "\u{1b}[2J".to_owned()],
+        ];
         assert_eq!(columns(&["X", "Y"], &rows), "X    Y\na    longer\nbbb  \u{fffd}[2J\n");
     }
 

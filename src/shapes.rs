@@ -127,8 +127,6 @@ pub(crate) struct TokenIssued {
     pub(crate) path: String,
     /// Unix seconds.
     pub(crate) expires: u64,
-    /// What it is good for; none binds to the newest release at the first attempt.
-    pub(crate) release: Option<String>,
 }
 
 /// `token revoke`.
@@ -180,6 +178,7 @@ pub(crate) struct Published {
     /// Those of them for which auto-update must be switched on first.
     pub(crate) waiting: u64,
     /// What is odd about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
 }
 

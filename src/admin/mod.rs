@@ -115,8 +115,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let query: Result<Query<T>, QueryRejection> =
-            Query::from_request_parts(parts, state).await;
+        let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
         query.map(|Query(params)| Self(params)).map_err(|rejection| {
             Failure::usage(rejection.body_text()).hint("docs/operating.md lists the parameters")
         })

@@ -19,7 +19,9 @@ pub(super) struct Filter {
     owner: Option<String>,
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<OwnerEntry>>, Failure> {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+) -> Result<Json<Vec<OwnerEntry>>, Failure> {
     let rows = ask(&admin, |admin| Ok(admin.operator.owners())).await?;
     let entries = rows.into_iter().map(|row| OwnerEntry {
         owner: row.owner.to_string(),

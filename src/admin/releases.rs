@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
+use otter_protocol::update::{Verdict, judge, parse_version};
 use otter_protocol::{Kind, Offer, ReleaseId};
 use otter_store::{NewRelease, ReleaseRow, Target};
 use serde::Deserialize;
@@ -77,8 +78,7 @@ pub(super) async fn withdraw(
 
 /// Is `offer` an update for a device of this version and environment hash?
 pub(super) fn is_update(offer: &Offer, version: Option<&str>, env_hash: Option<&str>) -> bool {
-    let _ = (offer, version, env_hash);
-    true
+    judge(offer, version, env_hash) == Verdict::Update
 }
 
 async fn publish_body(
@@ -166,13 +166,16 @@ impl Admin {
             }
         };
         let kind = release.kind;
-        let warning = vet::content(platform, kind, staged.first_bytes(), staged.size())?;
+        let odd = vet::content(platform, kind, staged.first_bytes(), staged.size())?;
         if sha256.is_some_and(|wanted| wanted != hex(&staged.sha256())) {
             let error = "the bytes that arrived are not those that were announced";
             return Err(Failure::conflict(error).hint("the file changed meanwhile: try again"));
         }
         let published = self.operator.publish(release, staged, &is_update)?;
         let offer = published.offer;
+        let incomparable = parse_version(&offer.version).is_none().then(|| {
+            format!("no device updates to `{}` by itself: it cannot be compared", offer.version)
+        });
         Ok(Published {
             release: offer.release.to_string(),
             version: offer.version.to_string(),
@@ -182,7 +185,7 @@ impl Admin {
             md5: hex(&offer.md5),
             devices: published.devices,
             waiting: published.waiting,
-            warnings: warning.into_iter().collect(),
+            warnings: odd.into_iter().chain(incomparable).collect(),
         })
     }
 }

@@ -29,7 +29,6 @@ pub(super) async fn issue(
         path: format!("/device/firmware?ott={ott}"),
         ott,
         expires: issued.expires,
-        release: issued.release.map(|release| release.to_string()),
     }))
 }
 
