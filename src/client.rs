@@ -63,9 +63,8 @@ impl Client {
         // a moment.
         let patience = Instant::now() + PATIENCE;
         loop {
-            let unreachable = match runtime.block_on(UnixStream::connect(&socket)) {
-                Ok(_) => return Ok(Self { runtime, transport: Transport::Socket(socket) }),
-                Err(error) => error,
+            let Err(unreachable) = runtime.block_on(UnixStream::connect(&socket)) else {
+                return Ok(Self { runtime, transport: Transport::Socket(socket) });
             };
             match open_store(data) {
                 Ok((router, store)) => {
@@ -181,9 +180,12 @@ enum Opening {
 
 fn open_store(data: &Path) -> Result<(Router, Embedded), Opening> {
     let settings = Settings::for_command(data).map_err(Opening::Failed)?;
-    let store = Embedded::open(data, settings.embedded()).map_err(|error| match error {
-        OpenError::Locked { pid, .. } => Opening::Locked(pid),
-        other => Opening::Failed(other.into()),
+    let store = Embedded::open(data, settings.embedded()).map_err(|error| {
+        if let OpenError::Locked { pid, .. } = error {
+            Opening::Locked(pid)
+        } else {
+            Opening::Failed(error.into())
+        }
     })?;
     let admin = Admin::new(store.operator(), settings.core(), settings.image_bytes_max, None);
     Ok((admin::router(admin), store))
@@ -192,10 +194,8 @@ fn open_store(data: &Path) -> Result<(Router, Embedded), Opening> {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let text = error.to_string();
-        match error {
-            OpenError::Locked { .. } => Self::conflict(text),
-            _ => Self::failed(text),
-        }
+        let locked = matches!(error, OpenError::Locked { .. });
+        if locked { Self::conflict(text) } else { Self::failed(text) }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use figment::Figment;
 use figment::error::{Error, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
+use otter_mio::Options;
 use otter_protocol::{Config, StatusMode};
 use otter_store::{EmbeddedOptions, MemoryOptions};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,14 @@ pub(crate) struct Settings {
     pub(crate) store: StoreKind,
     pub(crate) log_format: LogFormat,
     pub(crate) image_bytes_max: u64,
+    port_shared: bool,
+    connections_max: usize,
+    backlog: i32,
+    send_buffer_bytes: usize,
+    receive_buffer_bytes: usize,
+    turn_bytes_max: usize,
+    drain_timeout_s: u64,
+
     accept_key_hash: bool,
     images_open_max: usize,
     group_writes_max: usize,
@@ -110,6 +119,23 @@ impl Settings {
         core
     }
 
+    /// The driver's settings.
+    pub(crate) fn driver(&self) -> Options {
+        let mut options = Options::new(self.listen);
+        if self.workers > 0 {
+            options.workers = self.workers;
+        }
+        options.port_shared = self.port_shared;
+        options.connections_max = self.connections_max;
+        options.backlog = self.backlog;
+        options.send_buffer_bytes = self.send_buffer_bytes;
+        options.receive_buffer_bytes = self.receive_buffer_bytes;
+        options.turn_bytes_max = self.turn_bytes_max;
+        options.drain_timeout = Duration::from_secs(self.drain_timeout_s);
+        options.config = Arc::new(self.core());
+        options
+    }
+
     /// The embedded store's settings.
     pub(crate) fn embedded(&self) -> EmbeddedOptions {
         let mut options = EmbeddedOptions::default();
@@ -141,6 +167,11 @@ impl Settings {
     fn check(&self) -> Result<(), Failure> {
         let positive = [
             ("image_bytes_max", self.image_bytes_max),
+            ("connections_max", self.connections_max as u64),
+            ("backlog", u64::try_from(self.backlog).unwrap_or_default()),
+            ("send_buffer_bytes", self.send_buffer_bytes as u64),
+            ("receive_buffer_bytes", self.receive_buffer_bytes as u64),
+            ("turn_bytes_max", self.turn_bytes_max as u64),
             ("images_open_max", self.images_open_max as u64),
             ("group_writes_max", self.group_writes_max as u64),
             ("head_bytes_max", self.head_bytes_max as u64),
@@ -197,12 +228,21 @@ impl Default for Settings {
     fn default() -> Self {
         let core = Config::default();
         let embedded = EmbeddedOptions::default();
+        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7442));
+        let driver = Options::new(listen);
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7442)),
+            listen,
             workers: 0,
             store: StoreKind::Embedded,
             log_format: LogFormat::Human,
             image_bytes_max: 64 << 20,
+            port_shared: driver.port_shared,
+            connections_max: driver.connections_max,
+            backlog: driver.backlog,
+            send_buffer_bytes: driver.send_buffer_bytes,
+            receive_buffer_bytes: driver.receive_buffer_bytes,
+            turn_bytes_max: driver.turn_bytes_max,
+            drain_timeout_s: driver.drain_timeout.as_secs(),
             accept_key_hash: embedded.accept_key_hash,
             images_open_max: embedded.images_open_max,
             group_writes_max: embedded.group_writes_max,
@@ -340,6 +380,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::failure::Context;
 
     #[test]
     fn the_documentation_lists_exactly_these_keys_with_their_defaults() {
@@ -353,12 +394,13 @@ mod tests {
                 (cells[0].clone(), cells[2].clone())
             })
             .collect();
+        let text = serde_json::to_string(&Settings::default()).expect("plain data");
         let existing: BTreeMap<String, String> =
-            match serde_json::to_value(Settings::default()).expect("plain data") {
-                Value::Object(map) => map.into_iter().map(|(key, value)| (key, shown(&value))),
-                other => panic!("{other}"),
-            }
-            .collect();
+            serde_json::from_str::<BTreeMap<String, Value>>(&text)
+                .expect("an object")
+                .into_iter()
+                .map(|(key, value)| (key, shown(&value)))
+                .collect();
         assert_eq!(documented, existing);
     }
 
@@ -436,8 +478,8 @@ mod tests {
     }
 
     fn from_file(text: &str) -> Result<Settings, Failure> {
-        let dir = tempfile::tempdir().expect("a directory");
-        std::fs::write(dir.path().join(FILE_NAME), text).expect("kept");
+        let dir = tempfile::tempdir().context(String::new)?;
+        std::fs::write(dir.path().join(FILE_NAME), text).context(String::new)?;
         Settings::load(dir.path(), &Flags::default())
     }
 

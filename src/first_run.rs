@@ -67,9 +67,8 @@ impl Lines {
             "{admin} --data-binary {sample} 'http://otter/releases?owner={owner}&device={UDID}\
              &version=1.0.1&platform=arduino'"
         );
-        let switch = format!(
-            "{admin} -X PATCH -d '{{\"auto_update\":true}}' http://otter/devices/{UDID}"
-        );
+        let switch =
+            format!("{admin} -X PATCH -d '{{\"auto_update\":true}}' http://otter/devices/{UDID}");
         let download = format!(
             "{device} -d '{{\"use\":\"ott\",\"owner\":\"{owner}\",\"udid\":\"{UDID}\",\
              \"mac\":\"{MAC}\"}}' {url}/device/firmware \
@@ -96,7 +95,7 @@ fn reachable(http: SocketAddr) -> SocketAddr {
     let ip = match http.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     SocketAddr::new(ip, http.port())
 }

@@ -16,11 +16,16 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod demo;
 mod deploy;
 mod failure;
+mod first_run;
 mod import;
+mod logs;
 mod output;
+mod played;
 mod publish;
+mod serve;
 mod shapes;
 mod socket;
 mod upload;
@@ -49,7 +54,8 @@ fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Release(command) => commands::release(data, command, output)?,
         Command::Publish(args) => publish::run(data, args, output)?,
         Command::Import(args) => return import::run(data, args, output),
-        Command::Serve(_) | Command::Demo => {}
+        Command::Serve(args) => return serve::run(data, args, output),
+        Command::Demo => return demo::run(output),
     }
     Ok(ExitCode::SUCCESS)
 }

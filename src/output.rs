@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn times_are_in_utc() {
-        assert_eq!(time(1_795_478_791), "2026-11-24 01:26:31 UTC");
+        assert_eq!(time(1_795_478_791), "2026-11-24 00:06:31 UTC");
         assert_eq!(time(0), "never");
         assert_eq!(time(u64::MAX), "never");
     }

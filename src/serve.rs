@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
-use otter_mio::{Handle, Options, Server};
+use otter_mio::{Handle, Server};
 use otter_protocol::Report;
 use otter_store::{Embedded, Memory, Operator};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -84,9 +84,7 @@ impl AnyStore {
                 .hint("choose another one with --data")
         })?;
         match settings.store {
-            StoreKind::Embedded => {
-                Ok(Self::Embedded(Embedded::open(data, settings.embedded())?))
-            }
+            StoreKind::Embedded => Ok(Self::Embedded(Embedded::open(data, settings.embedded())?)),
             StoreKind::Memory => {
                 // It has no lock; a server that answers is as good.
                 if UnixStream::connect(data.join(socket::FILE_NAME)).is_ok() {
@@ -131,10 +129,8 @@ impl Control {
     fn start(listener: UnixListener, router: Router) -> Result<Self, Failure> {
         let (stop, stopped) = oneshot::channel();
         let starting = || "cannot start the admin API".to_owned();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context(starting)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context(starting)?;
         let thread = thread::Builder::new()
             .name("otter-admin".to_owned())
             .spawn(move || {
@@ -213,14 +209,18 @@ fn bind(settings: &Settings) -> Result<Server, Failure> {
     let listen = settings.listen;
     Server::bind(options).map_err(|error| {
         let text = format!("cannot listen on {listen}: {error}");
-        match error.kind() {
-            io::ErrorKind::AddrInUse => Failure::conflict(text)
-                .hint("stop what listens there, or choose another address with --listen"),
-            io::ErrorKind::AddrNotAvailable => Failure::usage(text)
-                .hint("choose an address of this machine with --listen, such as 0.0.0.0:7442"),
-            io::ErrorKind::PermissionDenied => Failure::failed(text)
-                .hint("ports below 1024 need a privilege; choose another one with --listen"),
-            _ => Failure::failed(text),
+        let kind = error.kind();
+        if kind == io::ErrorKind::AddrInUse {
+            Failure::conflict(text)
+                .hint("stop what listens there, or choose another address with --listen")
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            Failure::usage(text)
+                .hint("choose an address of this machine with --listen, such as 0.0.0.0:7442")
+        } else if kind == io::ErrorKind::PermissionDenied {
+            Failure::failed(text)
+                .hint("ports below 1024 need a privilege; choose another one with --listen")
+        } else {
+            Failure::failed(text)
         }
     })
 }

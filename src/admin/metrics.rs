@@ -11,10 +11,8 @@ use otter_mio::Counters;
 use otter_protocol::{CloseReason, Endpoint, Outcome, Refusal};
 use otter_store::{Buckets, StoreStats};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::{Admin, ask};
@@ -23,9 +21,7 @@ use crate::failure::Failure;
 /// The device side of this process.
 pub(crate) type Served = otter_mio::Handle;
 
-pub(super) async fn show(
-    State(admin): State<Arc<Admin>>,
-) -> Result<impl IntoResponse, Failure> {
+pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Result<impl IntoResponse, Failure> {
     let text = ask(&admin, |admin| render(families(admin))).await?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))
 }
@@ -191,18 +187,28 @@ impl Collector for Families {
 
 impl Values {
     fn encode(&self, mut metric: MetricEncoder<'_>) -> fmt::Result {
-        match self {
-            Self::Counters(values) => values.iter().try_for_each(|(labels, value)| {
-                ConstCounter::new(*value).encode(metric.encode_family(labels)?)
-            }),
-            Self::Gauges(values) => values.iter().try_for_each(|(labels, value)| {
-                ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX))
-                    .encode(metric.encode_family(labels)?)
-            }),
+        let (values, is_gauge) = match self {
+            Self::Counters(values) => (values, false),
+            Self::Gauges(values) => (values, true),
             Self::Histogram { sum, count, buckets } => {
-                metric.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+                return metric.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None);
+            }
+        };
+        for (labels, value) in values {
+            let encode = |metric: &mut MetricEncoder<'_>| {
+                if is_gauge {
+                    metric.encode_gauge(&i64::try_from(*value).unwrap_or(i64::MAX))
+                } else {
+                    metric.encode_counter::<NoLabelSet, u64, u64>(value, None)
+                }
+            };
+            if labels.is_empty() {
+                encode(&mut metric)?;
+            } else {
+                encode(&mut metric.encode_family(labels)?)?;
             }
         }
+        Ok(())
     }
 }
 
@@ -231,7 +237,11 @@ fn histogram(name: &'static str, help: &'static str, from: &Buckets, scale: f64)
         buckets.push((f64::INFINITY, 0));
     }
     let count = from.counts.iter().map(|(_, n)| n).sum();
-    Family { name, help, values: Values::Histogram { sum: from.sum as f64 * scale, count, buckets } }
+    Family {
+        name,
+        help,
+        values: Values::Histogram { sum: from.sum as f64 * scale, count, buckets },
+    }
 }
 
 /// The drivers count in classes that double; the sum is taken from their upper bounds.
