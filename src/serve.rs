@@ -36,7 +36,7 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     for name in config::unknown_variables() {
         tracing::warn!("{name} is no setting: docs/configuration.md lists them all");
     }
-    let data = std::path::absolute(data).context(|| "cannot find --data".to_owned())?;
+    let data = socket::fitting(data)?;
     let (sender, events) = channel();
     listen_for_signals(sender.clone())?;
     let store = AnyStore::open(&data, &settings)?;

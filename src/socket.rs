@@ -17,19 +17,7 @@ impl Socket {
     /// Listens on the socket of `data`, for nobody but this user. Call with the store's lock
     /// held: then whatever lies there belongs to a server that is dead.
     pub(crate) fn bind(data: &Path) -> Result<(Self, UnixListener), Failure> {
-        let path = data.join(FILE_NAME);
-        let aside = data.join(FILE_NAME_ASIDE);
-        let bytes = path.as_os_str().len();
-        if bytes > PATH_BYTES_MAX {
-            let error = format!(
-                "the path of the admin socket, {}, is too long by {} bytes for this system",
-                path.display(),
-                bytes - PATH_BYTES_MAX
-            );
-            return Err(Failure::failed(error).hint(
-                "give --data a shorter path, such as a relative one or a symbolic link to it",
-            ));
-        }
+        let (path, aside) = (data.join(FILE_NAME), data.join(FILE_NAME_ASIDE));
         let doing = || format!("cannot listen on {}", path.display());
         // Made aside and renamed: it never has other rights, and answers once it is there.
         let _ = fs::remove_file(&aside);
@@ -49,6 +37,27 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// The data directory by a path that is good for its socket: the absolute one, which works from
+/// everywhere, or the one that was given, where only that is short enough.
+pub(crate) fn fitting(data: &Path) -> Result<PathBuf, Failure> {
+    let absolute = std::path::absolute(data).context(|| "cannot find --data".to_owned())?;
+    let excess =
+        |data: &Path| data.join(FILE_NAME).as_os_str().len().saturating_sub(PATH_BYTES_MAX);
+    if excess(&absolute) == 0 {
+        return Ok(absolute);
+    }
+    if excess(data) == 0 {
+        return Ok(data.to_owned());
+    }
+    let error = format!(
+        "the path of the admin socket, {}, is too long by {} bytes for this system",
+        data.join(FILE_NAME).display(),
+        excess(data)
+    );
+    Err(Failure::failed(error)
+        .hint("give --data a shorter path, such as a relative one or a symbolic link to it"))
 }
 
 /// The socket in the data directory.
@@ -77,10 +86,11 @@ mod tests {
 
     #[test]
     fn a_path_that_does_not_fit_is_named() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let deep = dir.path().join("x".repeat(120));
-        fs::create_dir(&deep).expect("made");
-        let failure = Socket::bind(&deep).expect_err("too long");
-        assert!(failure.error.contains("too long by"), "{failure}");
+        let deep = Path::new("/").join("x".repeat(120));
+        let failure = fitting(&deep).expect_err("too long");
+        assert!(failure.error.contains("too long by 24 bytes"), "{failure}");
+        assert_eq!(fitting(Path::new("/a")), Ok(PathBuf::from("/a")));
+        let short = fitting(Path::new("b")).expect("short");
+        assert!(short.is_absolute() && short.ends_with("b"));
     }
 }

@@ -141,7 +141,7 @@ fn releases() {
         ]);
         let release = text(&published, "release");
         let listed = data.json(&["release", "list"]);
-        assert_eq!(members(&listed, "release"), [release.clone()]);
+        assert_eq!(members(&listed, "release"), std::slice::from_ref(&release));
         assert_eq!(listed[0]["device"], device.udid.as_str());
         assert_eq!(listed[0]["withdrawn"], Value::Null);
         assert_eq!(data.json(&["release", "list", "--device", &device.udid]), listed);

@@ -158,7 +158,7 @@ fn finish(data: &Data, server: Server, owner: &str) {
 fn seed() -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("SEED={seed} plays this again, as far as threads do");
+    eprintln!("SEED={seed} plays this again, as far as threads do");
     seed
 }
 

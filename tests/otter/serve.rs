@@ -113,7 +113,7 @@ fn secrets_do_not_reach_the_log() {
     let token = device.token();
     assert_eq!(device.download(&token, 0).status, 200);
     assert_eq!(device.download(&token, 0).status, 404);
-    let udid = device.udid.clone();
+    let udid = device.udid;
     let issued = data.json(&["token", "issue", "--device", &udid]);
     data.json(&["token", "revoke", &text(&issued, "ott")]);
     let log = server.stop().stderr;
