@@ -88,7 +88,7 @@ mod tests {
     fn a_path_that_does_not_fit_is_named() {
         let deep = Path::new("/").join("x".repeat(120));
         let failure = fitting(&deep).expect_err("too long");
-        assert!(failure.error.contains("too long by 24 bytes"), "{failure}");
+        assert!(failure.error.contains("too long by 25 bytes"), "{failure}");
         assert_eq!(fitting(Path::new("/a")), Ok(PathBuf::from("/a")));
         let short = fitting(Path::new("b")).expect("short");
         assert!(short.is_absolute() && short.ends_with("b"));
