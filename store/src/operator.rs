@@ -1,24 +1,54 @@
 //! What operators ask of a store: owners, keys, devices, tokens, releases.
 
-use std::io::Read;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError};
 
-use otter_protocol::{
-    Alias, ApiKey, DeviceId, Grant, Kind, Mac, Offer, Offered, OwnerId, ReleaseId, Token,
-};
+use otter_protocol::id::hex_text;
+use otter_protocol::{Alias, ApiKey, DeviceId, Mac, Offer, Offered, OwnerId};
+use rusqlite::Connection;
 
-use crate::error::OperatorError;
-use crate::images::Staged;
+use crate::committer::Message;
+use crate::embedded::Reader;
+use crate::error::{OperatorError, Subject};
+use crate::job::{Outcome, operation};
+use crate::listing;
+use crate::memory::operate_now;
+use crate::shared::Shared;
 use crate::stats::StoreStats;
-
-/// Says whether an offer is an update for a device of this version and environment hash. The rule
-/// is the core's, so callers bring it.
-pub type Judge<'a> = &'a dyn Fn(&Offer, Option<&str>, Option<&str>) -> bool;
+use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch, settled};
+use crate::token::key_hash;
 
 /// The operator's side of a store. Cheap to clone; every call blocks until what it did is
 /// durable, so call it from a thread that may wait.
+///
+/// ```
+/// use otter_store::{Memory, MemoryOptions, OperatorError, Subject};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let operator = Memory::open(directory.path(), MemoryOptions::default())?.operator();
+/// let owner = operator.create_owner(None)?;
+/// let key = operator.create_key(&owner, "workshop")?;
+/// assert_eq!(operator.keys(Some(&owner))[0].hash, key.hash);
+/// operator.revoke_key(&key.hash)?;
+/// let again = operator.revoke_key(&key.hash);
+/// assert!(matches!(again, Err(OperatorError::NotFound { what: Subject::Key })));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
-pub struct Operator {}
+pub struct Operator {
+    shared: Arc<Shared>,
+    backing: Backing,
+}
+
+/// What makes an operator's writes durable, if anything does.
+#[derive(Clone)]
+enum Backing {
+    Memory,
+    Embedded { messages: Sender<Message>, reader: Reader },
+}
 
 /// An owner, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,124 +144,127 @@ pub struct DeviceChange {
     pub alias: Option<Alias>,
 }
 
-/// A token that was just issued. The only moment at which its text is known.
-#[derive(Clone, Debug)]
-pub struct IssuedToken {
-    /// The token.
-    pub token: Token,
-    /// What it is good for; `None` binds at the first redemption.
-    pub release: Option<ReleaseId>,
-    /// Unix seconds at which it runs out if nobody tries it.
-    pub expires: u64,
-}
-
-/// Whom a release is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// One device, whatever its platform; it need not be registered yet.
-    Device(DeviceId),
-    /// All devices of the owner whose platform, or the part of it before `:`, is the release's.
-    All,
-}
-
-/// A release to publish.
-#[derive(Clone, Debug)]
-pub struct NewRelease {
-    /// Whose it is.
-    pub owner: OwnerId,
-    /// Whom it is for.
-    pub target: Target,
-    /// Its version: 1 to [`Offer::VERSION_BYTES_MAX`] bytes, no `"`, `\` or control characters.
-    pub version: String,
-    /// Its platform; kept in lower case.
-    pub platform: String,
-    /// Its environment hash, if it has one.
-    pub env_hash: Option<String>,
-    /// What the image is.
-    pub kind: Kind,
-    /// Where it came from, such as THiNX' `build_id`; only shown.
-    pub source: Option<String>,
-}
-
-/// What a publication led to.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// The release as it is offered from now on.
-    pub offer: Arc<Offer>,
-    /// Registered devices it is for and is an update for.
-    pub devices: u64,
-    /// Those of them that wait to be asked, because their `auto_update` is off.
-    pub waiting: u64,
-}
-
-/// A release, as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReleaseRow {
-    /// The release.
-    pub offer: Arc<Offer>,
-    /// Whose it is.
-    pub owner: OwnerId,
-    /// Whom it is for.
-    pub target: Target,
-    /// Unix seconds of its publication.
-    pub published: u64,
-    /// Unix seconds of its withdrawal, if it was withdrawn.
-    pub withdrawn: Option<u64>,
-    /// [`NewRelease::source`].
-    pub source: Option<String>,
-}
-
 impl Operator {
+    pub(crate) fn of_memory(shared: Arc<Shared>) -> Self {
+        Self { shared, backing: Backing::Memory }
+    }
+
+    pub(crate) fn of_embedded(
+        shared: Arc<Shared>,
+        messages: Sender<Message>,
+        reader: Reader,
+    ) -> Self {
+        Self { shared, backing: Backing::Embedded { messages, reader } }
+    }
+
     /// Makes an owner; mints an id of 64 digits if none is given.
     ///
     /// # Errors
     /// [`OperatorError::Conflict`] if it exists.
-    pub fn create_owner(&self, _owner: Option<OwnerId>) -> Result<OwnerId, OperatorError> {
-        todo!()
+    pub fn create_owner(&self, owner: Option<OwnerId>) -> Result<OwnerId, OperatorError> {
+        let owner = match owner {
+            Some(owner) => owner,
+            None => self.mint_owner()?,
+        };
+        self.write(move |tables, now_ms, plan| {
+            plan.reads(Touch::Owner(&owner));
+            if tables.owners.find(&owner).is_some() {
+                return Err(conflict(
+                    Subject::Owner,
+                    "it exists already; use it or choose another",
+                ));
+            }
+            plan.change(tables, Change::OwnerAdded { owner, created: now_ms / 1000 });
+            Ok(owner)
+        })
     }
 
     /// All owners, in the order of their creation.
     #[must_use]
     pub fn owners(&self) -> Vec<OwnerRow> {
-        todo!()
+        let tables = self.shared.tables();
+        let rows = tables.owners.rows.iter().map(|owner| OwnerRow {
+            owner: owner.id,
+            keys: owner.keys.len() as u64,
+            devices: owner.devices,
+            releases: owner.releases,
+            created: owner.created,
+        });
+        rows.collect()
     }
 
     /// Makes an API key of 32 random bytes; only its SHA-256 is kept.
     ///
     /// # Errors
-    /// [`OperatorError::NotFound`] if the owner does not exist.
-    pub fn create_key(&self, _owner: &OwnerId, _alias: &str) -> Result<NewKey, OperatorError> {
-        todo!()
+    /// [`OperatorError::NotFound`] if the owner does not exist; [`OperatorError::Invalid`] for an
+    /// alias of more than [`KEY_ALIAS_BYTES_MAX`] bytes.
+    pub fn create_key(&self, owner: &OwnerId, alias: &str) -> Result<NewKey, OperatorError> {
+        if alias.len() > KEY_ALIAS_BYTES_MAX {
+            return Err(too_long("the alias of a key", KEY_ALIAS_BYTES_MAX));
+        }
+        let key = self.shared.mint.key().map_err(OperatorError::unavailable)?;
+        let (owner, hash, kept): (_, _, Box<str>) = (*owner, key_hash(&key), alias.into());
+        self.write(move |tables, now_ms, plan| {
+            plan.reads(Touch::Owner(&owner));
+            if tables.owners.find(&owner).is_none() {
+                return Err(not_found(Subject::Owner));
+            }
+            let (alias, created) = (kept.clone(), now_ms / 1000);
+            plan.change(tables, Change::KeyAdded { owner, hash, alias, created });
+            Ok(())
+        })?;
+        Ok(NewKey { owner, key, hash, alias: alias.to_owned() })
     }
 
-    /// All keys, or those of one owner, in the order of their creation.
+    /// All keys, or those of one owner: by owner, then in the order of their creation.
     #[must_use]
-    pub fn keys(&self, _owner: Option<&OwnerId>) -> Vec<KeyRow> {
-        todo!()
+    pub fn keys(&self, owner: Option<&OwnerId>) -> Vec<KeyRow> {
+        let tables = self.shared.tables();
+        let owners = tables.owners.rows.iter();
+        let owners = owners.filter(|row| owner.is_none_or(|owner| row.id == *owner));
+        owners.flat_map(|owner| owner.keys.iter().map(|key| key_row(owner.id, key))).collect()
     }
 
     /// Takes a key back: no request that presents it is accepted once this returned.
     ///
     /// # Errors
     /// [`OperatorError::NotFound`] if no key has this SHA-256.
-    pub fn revoke_key(&self, _hash: &[u8; 32]) -> Result<KeyRow, OperatorError> {
-        todo!()
+    pub fn revoke_key(&self, hash: &[u8; 32]) -> Result<KeyRow, OperatorError> {
+        let hash = *hash;
+        self.write(move |tables, _, plan| {
+            plan.reads(Touch::Key(&hash));
+            let (owner, key) = tables.owners.key(&hash).ok_or_else(|| not_found(Subject::Key))?;
+            plan.change(tables, Change::KeyRevoked { hash });
+            Ok(key_row(tables.owner_id(owner), key))
+        })
     }
 
     /// One page of devices, in the order of their ids.
     ///
     /// # Errors
     /// [`OperatorError::Unavailable`] if the database cannot be read.
-    pub fn devices(&self, _filter: &DeviceFilter) -> Result<Vec<DeviceRow>, OperatorError> {
-        todo!()
+    pub fn devices(&self, filter: &DeviceFilter) -> Result<Vec<DeviceRow>, OperatorError> {
+        match &self.backing {
+            Backing::Memory => Ok(listing::from_memory(&self.shared.tables(), filter)),
+            Backing::Embedded { reader, .. } => {
+                let listed = read(reader, |database| listing::from_database(database, filter))?;
+                Ok(listed.into_iter().map(|row| self.with_newest(row)).collect())
+            }
+        }
     }
 
     /// One device.
     ///
     /// # Errors
     /// [`OperatorError::Unavailable`] if the database cannot be read.
-    pub fn device(&self, _device: DeviceId) -> Result<Option<DeviceRow>, OperatorError> {
-        todo!()
+    pub fn device(&self, device: DeviceId) -> Result<Option<DeviceRow>, OperatorError> {
+        match &self.backing {
+            Backing::Memory => Ok(listing::one_from_memory(&self.shared.tables(), device)),
+            Backing::Embedded { reader, .. } => {
+                let listed = read(reader, |database| listing::one_from_database(database, device))?;
+                Ok(listed.map(|row| self.with_newest(row)))
+            }
+        }
     }
 
     /// Changes a device.
@@ -240,86 +273,110 @@ impl Operator {
     /// [`OperatorError::NotFound`] if it is not registered.
     pub fn set_device(
         &self,
-        _device: DeviceId,
-        _change: DeviceChange,
+        device: DeviceId,
+        change: DeviceChange,
     ) -> Result<DeviceRow, OperatorError> {
-        todo!()
-    }
-
-    /// Issues a token. [`Grant::release`] of `None` stands for the device's newest release; if
-    /// there is none, the token binds at its first redemption.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if the device is not registered, or the release is not one of
-    /// its owner's.
-    pub fn issue_token(
-        &self,
-        _device: DeviceId,
-        _grant: &Grant,
-    ) -> Result<IssuedToken, OperatorError> {
-        todo!()
-    }
-
-    /// Takes a token back, a transfer under way included.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if it is not there: never issued, expired, used or revoked.
-    pub fn revoke_token(&self, _token: &Token) -> Result<(), OperatorError> {
-        todo!()
-    }
-
-    /// Takes all tokens of a device back and says how many there were.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if the device is not registered.
-    pub fn revoke_tokens(&self, _device: DeviceId) -> Result<u64, OperatorError> {
-        todo!()
-    }
-
-    /// Copies an image in, durably, without publishing it. Dropping what this returns removes the
-    /// copy again, unless it was published or a release uses the same bytes.
-    ///
-    /// # Errors
-    /// [`OperatorError::Invalid`] if it is empty or longer than `bytes_max`;
-    /// [`OperatorError::Unavailable`] if it cannot be read or written.
-    pub fn stage(&self, _source: &mut dyn Read, _bytes_max: u64) -> Result<Staged, OperatorError> {
-        todo!()
-    }
-
-    /// Publishes a staged image, atomically: a device sees the old or the new release.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if the owner does not exist; [`OperatorError::Conflict`] if the
-    /// target device belongs to another owner; [`OperatorError::Invalid`] for a version, platform
-    /// or environment hash that cannot be offered.
-    pub fn publish(
-        &self,
-        _release: NewRelease,
-        _image: Staged,
-        _is_update: Judge<'_>,
-    ) -> Result<Published, OperatorError> {
-        todo!()
-    }
-
-    /// All releases, or those of one owner, in the order of their publication.
-    #[must_use]
-    pub fn releases(&self, _owner: Option<&OwnerId>) -> Vec<ReleaseRow> {
-        todo!()
-    }
-
-    /// Withdraws a release: it is offered no more, and tokens for it give nothing. A transfer
-    /// that is under way may finish.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if there is no such release; [`OperatorError::Conflict`] if it
-    /// is withdrawn already.
-    pub fn withdraw(&self, _release: ReleaseId) -> Result<ReleaseRow, OperatorError> {
-        todo!()
+        self.write(move |tables, _, plan| {
+            plan.reads(Touch::Device(device));
+            let row = tables.devices.find(device).ok_or_else(|| not_found(Subject::Device))?;
+            let facts = tables.devices.facts(row);
+            let mut facts = facts.with_texts(|text| Box::from(*text));
+            facts.auto_update = change.auto_update.unwrap_or(facts.auto_update);
+            facts.alias = change.alias.and_then(settled).unwrap_or(facts.alias);
+            let owner = tables.owner_id(facts.owner);
+            let kept = KeptDevice { facts, owner, registered: None, details: None };
+            plan.change(tables, Change::DeviceKept(Box::new(kept)));
+            Ok(())
+        })?;
+        self.device(device)?.ok_or_else(|| not_found(Subject::Device))
     }
 
     /// Counts, for metrics.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        todo!()
+        self.shared.stats()
+    }
+
+    /// What all threads of the store share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Decides by the rule and waits until what it changes is durable.
+    pub(crate) fn write<R, F>(&self, rule: F) -> Outcome<R>
+    where
+        R: Send + 'static,
+        F: FnMut(&Tables, u64, &mut Plan) -> Outcome<R> + Send + 'static,
+    {
+        match &self.backing {
+            Backing::Memory => operate_now(&self.shared, rule),
+            Backing::Embedded { messages, .. } => {
+                let (operation, outcome) = operation(rule);
+                // If the committer has ended, the operation is dropped and the wait ends at once.
+                let _ = messages.send(Message::Operation(operation));
+                outcome.recv().unwrap_or_else(|_| Err(OperatorError::unavailable(Closed)))
+            }
+        }
+    }
+
+    fn mint_owner(&self) -> Result<OwnerId, OperatorError> {
+        let bytes: [u8; 32] = self.shared.mint.bytes().map_err(OperatorError::unavailable)?;
+        let digits: [u8; 64] = hex_text(&bytes);
+        let owner = std::str::from_utf8(&digits).ok().and_then(OwnerId::parse);
+        Ok(owner.expect("64 hexadecimal digits are an owner id"))
+    }
+
+    fn with_newest(&self, row: DeviceRow) -> DeviceRow {
+        let tables = self.shared.tables();
+        let known = tables.devices.find(row.udid);
+        let newest = known.and_then(|known| tables.newest(known).cloned());
+        DeviceRow { newest, ..row }
     }
 }
+
+impl Default for DeviceFilter {
+    fn default() -> Self {
+        Self { owner: None, after: None, limit: 100 }
+    }
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operator").finish_non_exhaustive()
+    }
+}
+
+/// Most bytes of the alias of an API key.
+pub const KEY_ALIAS_BYTES_MAX: usize = 256;
+
+/// There is no such thing.
+pub(crate) fn not_found(what: Subject) -> OperatorError {
+    OperatorError::NotFound { what }
+}
+
+/// It is there, and in the way.
+pub(crate) fn conflict(what: Subject, reason: &'static str) -> OperatorError {
+    OperatorError::Conflict { what, reason }
+}
+
+/// A text has too many bytes.
+pub(crate) fn too_long(what: &str, bytes_max: usize) -> OperatorError {
+    OperatorError::Invalid { reason: format!("{what} has at most {bytes_max} bytes; shorten it") }
+}
+
+fn key_row(owner: OwnerId, key: &Key) -> KeyRow {
+    KeyRow { owner, hash: key.hash, alias: key.alias.to_string(), created: key.created }
+}
+
+fn read<R>(
+    reader: &Reader,
+    query: impl FnOnce(&Connection) -> rusqlite::Result<R>,
+) -> Result<R, OperatorError> {
+    let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+    let database = reader.as_ref().ok_or_else(|| OperatorError::unavailable(Closed))?;
+    query(database).map_err(OperatorError::unavailable)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it was closed")]
+struct Closed;
