@@ -150,7 +150,7 @@ impl Exchange {
     /// Ends the exchange with its report, or with `outcome` where the answer did not all leave.
     pub(crate) fn end(&mut self, now: Now, cut_short: Option<Outcome>) {
         let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
-        let report = self.report.get_or_insert_with(|| Report {
+        let report = self.report.get_or_insert(Report {
             endpoint,
             status: 0,
             outcome: Outcome::Aborted,

@@ -1,7 +1,6 @@
 //! `POST /device/register`: check-in and first registration (WIRE.md 1.1).
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use rapidhash::v3::rapidhash_v3;
@@ -20,18 +19,25 @@ use crate::report::{Outcome, Refusal};
 use crate::update::{self, Verdict};
 
 /// What is remembered of a check-in while the store works. The body itself waits in
-/// [`Scratch::text`]; ranges are offsets in it.
+/// [`Scratch::text`]. Small, because it is moved with every request.
 pub(crate) struct Plan {
-    owner: OwnerId,
+    owner: Place,
     device: Option<DeviceId>,
     mac: Option<Mac>,
-    version: Option<Range<usize>>,
-    env_hash: Option<Range<usize>>,
-    firmware: Option<Range<usize>>,
+    version: Place,
+    env_hash: Place,
+    firmware: Place,
     digest: u64,
     failed: bool,
     downlink: bool,
     stage: Stage,
+}
+
+/// Where a text stands in [`Scratch::text`]; empty if it does not.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    start: u32,
+    end: u32,
 }
 
 enum Stage {
@@ -54,9 +60,10 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         let text = r#"{"success":false,"response":"no_body"}"#;
         return Step::Reply(Response::refusal(Status::BAD_REQUEST, Refusal::BadBody, text));
     }
-    let Ok(fields) = read(request.body, context.config.json_depth_max) else {
+    let mut fields = Fields::default();
+    if fields.read(request.body, context.config.json_depth_max).is_err() {
         return Step::Reply(Response::bad_body());
-    };
+    }
     let key = match credential(request) {
         Credential::Missing => {
             let text = r#"{"success":false,"response":"authentication_error"}"#;
@@ -74,7 +81,7 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         return refuse_owner(fields.of(Name::Owner), context);
     };
     let Some(key) = key else { return refuse_key(context) };
-    let plan = fields.plan(owner, request.body);
+    let plan = fields.plan(request.body);
     context.scratch.text.clear();
     context.scratch.text.extend_from_slice(request.body);
     let identify = Identify { owner: Some(owner), key, device: plan.device, mac: plan.mac };
@@ -168,12 +175,12 @@ fn choose(
 ) -> (Verb, Option<Offered>) {
     const OK: Verb = Verb::Ok { held_back: false };
     let Some(offer) = newest.filter(|_| device.auto_update) else { return (OK, None) };
-    let reported = plan.text(&plan.version, context.scratch);
-    let environment = plan.text(&plan.env_hash, context.scratch);
+    let reported = plan.version.text(context.scratch);
+    let environment = plan.env_hash.text(context.scratch);
     if update::judge(&offer, reported, environment) != Verdict::Update {
         return (OK, None);
     }
-    let firmware = plan.text(&plan.firmware, context.scratch).unwrap_or_default();
+    let firmware = plan.firmware.text(context.scratch).unwrap_or_default();
     if !device.told_auto_update && guard::trusts_last_ok_only(firmware) {
         return (OK, None);
     }
@@ -196,11 +203,13 @@ fn keep<I>(
     context: &mut Context<'_>,
 ) -> Step<I> {
     // Read a second time only here, so that a check-in with nothing to keep copies nothing.
-    let Ok(fields) = read(&context.scratch.text, context.config.json_depth_max) else {
+    let mut fields = Fields::default();
+    let read = fields.read(&context.scratch.text, context.config.json_depth_max);
+    let (Ok(()), Some(owner)) = (read, fields.of(Name::Owner).owner()) else {
         return Step::Reply(Response::bad_body());
     };
     let record = Record {
-        owner: plan.owner,
+        owner,
         device: plan.device,
         check_in: Some(fields.check_in(&plan, told_auto_update)),
         offered,
@@ -217,8 +226,8 @@ fn reply<I>(plan: &Plan, verb: &Verb, kept: &Recorded, context: &mut Context<'_>
         Verb::Offer { .. } => Outcome::Offered,
     };
     let url = context.config.public_url.as_deref().filter(|url| url.len() <= URL_BYTES_MAX);
-    let url = url
-        .filter(|_| plan.text(&plan.firmware, context.scratch).is_some_and(guard::has_fixed_host));
+    let url =
+        url.filter(|_| plan.firmware.text(context.scratch).is_some_and(guard::has_fixed_host));
     let Scratch { text, body } = &mut *context.scratch;
     body.clear();
     match (verb, kept.token) {
@@ -228,20 +237,20 @@ fn reply<I>(plan: &Plan, verb: &Verb, kept: &Recorded, context: &mut Context<'_>
         }
         (Verb::Offer { .. }, None) => return Step::Reply(Response::unavailable()),
         (Verb::Registered | Verb::Ok { .. }, _) => {
-            write_ok(body, plan.owner, kept, context.now.unix);
+            write_ok(body, plan.owner.bytes(text), kept, context.now.unix);
         }
     }
     Step::Reply(Response::new(Status::OK, outcome, Content::Written).of(kept.device))
 }
 
 /// The OK reply, in the order that WIRE.md 1.1 fixes; new devices get the same.
-fn write_ok(body: &mut Vec<u8>, owner: OwnerId, kept: &Recorded, unix: u64) {
+fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Recorded, unix: u64) {
     body.extend_from_slice(br#"{"registration":{"success":true,"status":"OK","auto_update":"#);
     body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
     body.extend_from_slice(br#","owner":""#);
-    body.extend_from_slice(owner.as_str().as_bytes());
+    body.extend_from_slice(owner);
     body.extend_from_slice(br#"","alias":""#);
-    body.extend_from_slice(kept.alias.as_str().as_bytes());
+    body.extend_from_slice(kept.alias.as_bytes());
     body.extend_from_slice(br#"","mesh_ids":[],"udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
@@ -263,7 +272,7 @@ fn write_offer(
     body.extend_from_slice(br#"{"registration":{"status":"FIRMWARE_UPDATE","auto_update":"#);
     body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
     body.extend_from_slice(br#","alias":""#);
-    body.extend_from_slice(kept.alias.as_str().as_bytes());
+    body.extend_from_slice(kept.alias.as_bytes());
     body.extend_from_slice(br#"","udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
@@ -290,7 +299,9 @@ fn write_offer(
 /// (WIRE.md 8).
 fn write_downlink(plan: &Plan, text: &[u8], body: &mut Vec<u8>) {
     let id = plan.mac.and_then(Mac::sigfox_id).unwrap_or_default();
-    let fields = read(text, Reader::DEPTH_MAX).unwrap_or_default();
+    let mut fields = Fields::default();
+    // It was read before with less depth, so it can be read again.
+    let _ = fields.read(text, Reader::DEPTH_MAX);
     let status = fields.of(Name::Status).text().map(|text| text.decode()).unwrap_or_default();
     let mut payload = [0; 8];
     for (byte, from) in payload.iter_mut().zip(status.bytes()) {
@@ -326,57 +337,52 @@ struct Fields<'a> {
     values: [Field<'a>; Name::ALL.len()],
 }
 
-/// Reads a check-in's body: an object with a `registration` object that is not empty.
-fn read(body: &[u8], depth_max: usize) -> Result<Fields<'_>, Invalid> {
-    let mut fields = Fields::default();
-    let mut seen = false;
-    let mut empty = true;
-    let mut reader = Reader::new(body, depth_max)?;
-    reader.members(|reader, key| {
-        if !key.is("registration") {
-            return reader.value().map(drop);
-        }
-        if seen {
-            return Err(Invalid);
-        }
-        seen = true;
-        reader.members(|reader, key| {
-            empty = false;
-            let value = reader.value()?;
-            match key.plain().and_then(Name::parse) {
-                Some(name) => fields.values[name as usize].keep(value),
-                None => Ok(()),
-            }
-        })
-    })?;
-    reader.end()?;
-    // A MAC of another type is no MAC; `ack` may be anything; the rest must be scalar.
-    let nested = |name: &Name| matches!(fields.of(*name), Field::Nested);
-    let bad = Name::ALL.iter().any(|name| !matches!(name, Name::Mac | Name::Ack) && nested(name));
-    if empty || bad { Err(Invalid) } else { Ok(fields) }
-}
-
 impl<'a> Fields<'a> {
+    /// Reads a check-in's body: an object with a `registration` object that is not empty.
+    fn read(&mut self, body: &'a [u8], depth_max: usize) -> Result<(), Invalid> {
+        let mut seen = false;
+        let mut empty = true;
+        let mut reader = Reader::new(body, depth_max)?;
+        reader.members(|reader, key| {
+            if !key.is("registration") {
+                return reader.value().map(drop);
+            }
+            if seen {
+                return Err(Invalid);
+            }
+            seen = true;
+            reader.members(|reader, key| {
+                empty = false;
+                let value = reader.value()?;
+                match key.plain().and_then(Name::parse) {
+                    Some(name) => self.values[name as usize].keep(value),
+                    None => Ok(()),
+                }
+            })
+        })?;
+        reader.end()?;
+        // A MAC of another type is no MAC; `ack` may be anything; the rest must be scalar.
+        let nested = |name: &Name| matches!(self.of(*name), Field::Nested);
+        let bad =
+            Name::ALL.iter().any(|name| !matches!(name, Name::Mac | Name::Ack) && nested(name));
+        if empty || bad { Err(Invalid) } else { Ok(()) }
+    }
+
     fn of(&self, name: Name) -> Field<'a> {
         self.values[name as usize]
     }
 
-    fn plan(&self, owner: OwnerId, body: &[u8]) -> Plan {
-        let range = |name| {
-            let text = self.of(name).text()?.raw();
-            // A boolean's text does not stand in the body.
-            let start = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-            (start + text.len() <= body.len()).then(|| start..start + text.len())
-        };
+    fn plan(&self, body: &[u8]) -> Plan {
+        let place = |name| Place::of(self.of(name), body);
         let mac = self.of(Name::Mac).mac();
         let asks = !matches!(self.of(Name::Ack), Field::Absent | Field::Null);
         Plan {
-            owner,
+            owner: place(Name::Owner),
             device: self.of(Name::Udid).device(),
             mac,
-            version: range(Name::Version),
-            env_hash: range(Name::EnvHash),
-            firmware: range(Name::Firmware),
+            version: place(Name::Version),
+            env_hash: place(Name::EnvHash),
+            firmware: place(Name::Firmware),
             digest: self.digest(),
             failed: self.of(Name::Status).plain().is_some_and(guard::tells_failure),
             downlink: asks && mac.is_some_and(|mac| mac.sigfox_id().is_some()),
@@ -427,9 +433,24 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl Plan {
-    fn text<'a>(&self, range: &Option<Range<usize>>, scratch: &'a Scratch) -> Option<&'a str> {
-        std::str::from_utf8(scratch.text.get(range.clone()?)?).ok()
+impl Place {
+    /// Where a field's text lies in `body`, of which it is a slice.
+    fn of(field: Field<'_>, body: &[u8]) -> Self {
+        let Some(text) = field.text().map(|text| text.raw()) else { return Self::default() };
+        // A boolean's text does not lie in the body: the difference is then out of bounds.
+        let start = text.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
+        match (u32::try_from(start), u32::try_from(start.wrapping_add(text.len()))) {
+            (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
+    fn bytes(self, text: &[u8]) -> &[u8] {
+        text.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    fn text(self, scratch: &Scratch) -> Option<&str> {
+        std::str::from_utf8(self.bytes(&scratch.text)).ok().filter(|text| !text.is_empty())
     }
 }
 

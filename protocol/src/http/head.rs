@@ -16,7 +16,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Field, Framing, Head, Method, Refused, Span, Status};
+use super::{Framing, Head, Method, Refused, Span, Status};
 use crate::Config;
 
 /// Bytes of line ends at the start of `bytes`, which a peer may send before a request
@@ -62,29 +62,39 @@ impl Search {
     ///
     /// The request is to be refused, whatever arrives after these bytes.
     pub(crate) fn parse(&mut self, bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+        if self.from > 0 {
+            return self.parse_grown(bytes, false, config);
+        }
         match bytes {
             // Half of a blank line.
             [] | [b'\r'] => return Ok(None),
             [first, ..] if !is_token(*first) => return Err(Refused::BAD_REQUEST),
-            // A head that arrives in one piece is lexed without being searched first.
-            _ if self.from == 0 => {
-                if let Ok(Some(head)) = parse_whole(bytes, config) {
-                    return Ok(Some(head));
-                }
-            }
             _ => {}
         }
-        self.parse_grown(bytes, config)
+        // A head that arrives in one piece is lexed without being searched first.
+        let head = parse_whole(bytes, config);
+        match head {
+            Ok(Some(_)) => head,
+            Ok(None) => self.parse_grown(bytes, true, config),
+            // Not refused for this before it is complete: how it was cut must not matter.
+            Err(_) => self.parse_grown(bytes, false, config),
+        }
     }
 
-    fn parse_grown(&mut self, bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+    /// Looks through the new bytes. `lexed`: httparse finds nothing wrong in them.
+    fn parse_grown(
+        &mut self,
+        bytes: &[u8],
+        lexed: bool,
+        config: &Config,
+    ) -> Result<Option<Head>, Refused> {
         let limit = bytes_max(config);
-        let window = &bytes[..bytes.len().min(limit)];
+        let window = bytes.get(..limit).unwrap_or(bytes);
         if !self.line {
             match line_feed(window, self.from) {
                 Some(at) => {
-                    check_request_line(&window[..=at], config)?;
-                    *self = Self { from: at, line: true };
+                    check_request_line(&window[..=at], lexed, config)?;
+                    *self = Self { from: at + 1, line: true };
                 }
                 None => self.from = window.len(),
             }
@@ -101,7 +111,8 @@ impl Search {
         if window.len() < limit {
             return Ok(None);
         }
-        Err(Refused::too_large(if !self.line && target_bytes(window) > config.target_bytes_max {
+        let uri = !self.line && target_bytes(window) > config.target_bytes_max;
+        Err(Refused::too_large(if uri {
             Status::URI_TOO_LONG
         } else {
             Status::HEADER_FIELDS_TOO_LARGE
@@ -109,42 +120,60 @@ impl Search {
     }
 }
 
-/// Where the first empty line ends, or from where to search once there are more bytes. Takes a
-/// bare LF for the line end that it must not be, so that it is seen and refused at once.
+/// Where the first empty line ends, or from where to search once there are more bytes. `from` is
+/// not before the end of the request line. Takes a bare LF for the line end that it must not be,
+/// so that it is seen and refused at once.
 fn search_end(bytes: &[u8], from: usize) -> Result<usize, usize> {
     let mut from = from;
-    while let Some(at) = line_feed(bytes, from) {
-        match &bytes[at + 1..] {
-            [b'\n', ..] => return Ok(at + 2),
-            [b'\r', b'\n', ..] => return Ok(at + 3),
-            [] | [b'\r'] => return Err(at),
-            _ => from = at + 1,
+    loop {
+        let (read, rest) = bytes.split_at_checked(from).ok_or(from)?;
+        if read.ends_with(b"\n") {
+            match rest {
+                [b'\n', ..] => return Ok(from + 1),
+                [b'\r', b'\n', ..] => return Ok(from + 2),
+                [] | [b'\r'] => return Err(from),
+                _ => {}
+            }
+        }
+        match line_feed(bytes, from) {
+            Some(at) => from = at + 1,
+            None => return Err(bytes.len()),
         }
     }
-    Err(bytes.len())
 }
 
 /// The first LF at or after `from`.
 fn line_feed(bytes: &[u8], from: usize) -> Option<usize> {
-    bytes.iter().skip(from).position(|byte| *byte == b'\n').map(|at| from + at)
+    let mut at = from;
+    while let Some(chunk) = bytes.get(at..)?.first_chunk::<16>() {
+        // Without an early end, so that it becomes a few vector instructions.
+        if chunk.iter().fold(false, |found, byte| found | (*byte == b'\n')) {
+            break;
+        }
+        at += chunk.len();
+    }
+    let found = bytes[at..].iter().position(|byte| *byte == b'\n')?;
+    Some(at + found)
 }
 
-/// Refuses a bad request line as soon as it is complete; `line` ends with its LF.
-fn check_request_line(line: &[u8], config: &Config) -> Result<(), Refused> {
+/// Refuses a bad request line as soon as it is complete; `line` ends with its LF. `lexed`:
+/// httparse finds nothing wrong in it.
+fn check_request_line(line: &[u8], lexed: bool, config: &Config) -> Result<(), Refused> {
     if !line.ends_with(b"\r\n") {
         return Err(Refused::BAD_REQUEST);
     }
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse(line) {
-        Ok(_) if request.path.map_or(0, str::len) > config.target_bytes_max => {
-            Err(Refused::too_large(Status::URI_TOO_LONG))
-        }
-        Ok(_) => Ok(()),
-        Err(httparse::Error::Version) if names_other_version(line) => {
-            Err(Refused::malformed(Status::VERSION_NOT_SUPPORTED))
-        }
-        Err(_) => Err(Refused::BAD_REQUEST),
+    if !lexed && let Err(error) = httparse::Request::new(&mut []).parse(line) {
+        return Err(match error {
+            httparse::Error::Version if names_other_version(line) => {
+                Refused::malformed(Status::VERSION_NOT_SUPPORTED)
+            }
+            _ => Refused::BAD_REQUEST,
+        });
     }
+    if target_bytes(line) > config.target_bytes_max {
+        return Err(Refused::too_large(Status::URI_TOO_LONG));
+    }
+    Ok(())
 }
 
 /// Does the line end like `HTTP/2.0`, in the form of RFC 9112 2.3?
@@ -164,60 +193,51 @@ fn bytes_max(config: &Config) -> usize {
     config.head_bytes_max.min(usize::from(u16::MAX))
 }
 
+/// Parses a head that is complete, whatever follows it; `None` if it is not.
 fn parse_whole(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
     let mut headers = [const { MaybeUninit::uninit() }; Head::FIELDS_MAX];
     let headers = &mut headers[..config.headers_max.min(Head::FIELDS_MAX)];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(bytes, headers) {
-        Ok(httparse::Status::Complete(length)) if length <= bytes_max(config) => {
-            build(&bytes[..length], &request, config).map(Some)
-        }
+    let length = match request.parse_with_uninit_headers(bytes, headers) {
+        Ok(httparse::Status::Complete(length)) if length <= bytes_max(config) => length,
         Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
-            Err(Refused::too_large(Status::HEADER_FIELDS_TOO_LARGE))
+            return Err(Refused::too_large(Status::HEADER_FIELDS_TOO_LARGE));
         }
-        Ok(httparse::Status::Partial) => Ok(None),
-        Err(_) => Err(Refused::BAD_REQUEST),
-    }
-}
-
-/// Makes the head of what httparse found; `bytes` are the head and nothing else.
-fn build(
-    bytes: &[u8],
-    request: &httparse::Request<'_, '_>,
-    config: &Config,
-) -> Result<Head, Refused> {
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(Refused::BAD_REQUEST),
+    };
     let (Some(method), Some(target)) = (request.method, request.path) else {
         return Err(Refused::BAD_REQUEST);
     };
     if target.len() > config.target_bytes_max {
         return Err(Refused::too_large(Status::URI_TOO_LONG));
     }
-    let mut head = Head {
-        method: method_of(method),
-        http_1_1: request.version == Some(1),
-        length: bytes.len(),
-        framing: Framing::None,
-        keep_alive: false,
-        expects_continue: false,
-        path: Span::default(),
-        query: None,
-        fields: [Field::default(); Head::FIELDS_MAX],
-        fields_used: 0,
-    };
-    let told = read_fields(&mut head, bytes, request.headers)?;
-    (head.path, head.query) = split_target(method, target, bytes)?;
-    if told.hosts > 1 || told.hosts == 0 && head.http_1_1 || told.authentications > 1 {
+    let bytes = &bytes[..length];
+    let http_1_1 = request.version == Some(1);
+    let (path, query) = split_target(method, target, bytes)?;
+    let mut told = Told::default();
+    let lines = read_fields(bytes, request.headers, &mut told)?;
+    if told.hosts > 1 || told.hosts == 0 && http_1_1 || told.authentications > 1 {
         return Err(Refused::BAD_REQUEST);
     }
-    head.framing = framing(&told, head.http_1_1, config)?;
+    let framing = framing(&told, http_1_1, config)?;
     if told.unknown_expectation {
         return Err(Refused::malformed(Status::EXPECTATION_FAILED));
     }
-    head.keep_alive = !told.close && (head.http_1_1 || told.keep_alive);
-    head.expects_continue = told.expects_continue
-        && head.http_1_1
-        && !matches!(head.framing, Framing::None | Framing::Length(0));
-    Ok(head)
+    Ok(Some(Head {
+        method: method_of(method),
+        http_1_1,
+        length,
+        framing,
+        keep_alive: !told.close && (http_1_1 || told.keep_alive),
+        expects_continue: told.expects_continue
+            && http_1_1
+            && !matches!(framing, Framing::None | Framing::Length(0)),
+        path,
+        query,
+        lines,
+        fields: request.headers.len() as u8,
+    }))
 }
 
 /// What the header lines say that matters to the connection.
@@ -235,52 +255,59 @@ struct Told<'a> {
     unknown_expectation: bool,
 }
 
-/// Fills the table of `head` and looks at the fields that matter here.
-fn read_fields<'a>(
-    head: &mut Head,
-    bytes: &[u8],
-    headers: &[httparse::Header<'a>],
-) -> Result<Told<'a>, Refused> {
-    let mut told = Told::default();
-    for (field, header) in head.fields.iter_mut().zip(headers) {
-        let name = header.name.as_bytes();
-        *field = Field { name: span(bytes, name), value: span(bytes, header.value) };
-        let start = usize::from(field.name.start);
-        if bytes.get(start.wrapping_sub(2)) != Some(&b'\r') {
-            return Err(Refused::BAD_REQUEST);
-        }
-        head.fields_used += 1;
-        // Counters cannot overflow: there are at most 64 lines.
-        match name.len() {
-            4 if is(name, b"host") => told.hosts += 1,
-            6 if is(name, b"expect") => {
-                for element in elements(header.value) {
-                    if element.eq_ignore_ascii_case(b"100-continue") {
-                        told.expects_continue = true;
-                    } else {
-                        told.unknown_expectation = true;
-                    }
+impl<'a> Told<'a> {
+    /// Looks at one field. The counters cannot overflow: there are at most 64 fields.
+    fn read(&mut self, name: &[u8], value: &'a [u8]) {
+        // By the first letter, so that most names are compared with nothing.
+        match name.first().map(|first| first | 0x20) {
+            Some(b'a') if is(name, b"authentication") => self.authentications += 1,
+            Some(b'c') if is(name, b"connection") => {
+                for element in elements(value) {
+                    self.close |= is(element, b"close");
+                    self.keep_alive |= is(element, b"keep-alive");
                 }
             }
-            10 if is(name, b"connection") => {
-                for element in elements(header.value) {
-                    told.close |= element.eq_ignore_ascii_case(b"close");
-                    told.keep_alive |= element.eq_ignore_ascii_case(b"keep-alive");
+            Some(b'c') if is(name, b"content-length") => {
+                self.lengths += 1;
+                self.length = value;
+            }
+            Some(b'e') if is(name, b"expect") => {
+                for element in elements(value) {
+                    let known = is(element, b"100-continue");
+                    self.expects_continue |= known;
+                    self.unknown_expectation |= !known;
                 }
             }
-            14 if is(name, b"authentication") => told.authentications += 1,
-            14 if is(name, b"content-length") => {
-                told.lengths += 1;
-                told.length = header.value;
-            }
-            17 if is(name, b"transfer-encoding") => {
-                told.codings += 1;
-                told.coding = header.value;
+            Some(b'h') if is(name, b"host") => self.hosts += 1,
+            Some(b't') if is(name, b"transfer-encoding") => {
+                self.codings += 1;
+                self.coding = value;
             }
             _ => {}
         }
     }
-    if bytes.ends_with(b"\r\n\r\n") { Ok(told) } else { Err(Refused::BAD_REQUEST) }
+}
+
+/// Reads the header lines, and makes sure that every line of the head ends with CR LF.
+fn read_fields<'a>(
+    bytes: &[u8],
+    headers: &[httparse::Header<'a>],
+    told: &mut Told<'a>,
+) -> Result<[u16; Head::FIELDS_MAX + 1], Refused> {
+    let mut lines = [0; Head::FIELDS_MAX + 1];
+    for (line, header) in lines.iter_mut().zip(headers) {
+        let start = offset(bytes, header.name.as_bytes());
+        if bytes.get(start.wrapping_sub(2)) != Some(&b'\r') {
+            return Err(Refused::BAD_REQUEST);
+        }
+        *line = start as u16;
+        told.read(header.name.as_bytes(), header.value);
+    }
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return Err(Refused::BAD_REQUEST);
+    }
+    lines[headers.len()] = (bytes.len() - 2) as u16;
+    Ok(lines)
 }
 
 /// RFC 9112 6.3, without the cases in which two readers could disagree.
@@ -295,7 +322,7 @@ fn framing(told: &Told<'_>, http_1_1: bool, config: &Config) -> Result<Framing, 
             Some(length) => Ok(Framing::Length(length)),
         },
         (1, 0) if !http_1_1 => Err(Refused::BAD_REQUEST),
-        (1, 0) if told.coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        (1, 0) if is(told.coding, b"chunked") => Ok(Framing::Chunked),
         (1, 0) => Err(Refused::malformed(Status::NOT_IMPLEMENTED)),
         _ => Err(Refused::BAD_REQUEST),
     }
@@ -324,39 +351,48 @@ fn method_of(name: &str) -> Method {
 /// Splits the target into path and query (RFC 9112 3.2).
 fn split_target(method: &str, target: &str, bytes: &[u8]) -> Result<(Span, Option<Span>), Refused> {
     // httparse lets everything through that is no blank and no control character. A fragment is
-    // not part of a target, and anything beyond ASCII has to be percent-encoded.
-    if !target.is_ascii() || target.contains('#') {
+    // not part of a target, and what is beyond ASCII has to be percent-encoded.
+    let target = target.as_bytes();
+    let found = target.iter().fold(0, |found, byte| found | TARGET[usize::from(*byte)]);
+    if found & BAD != 0 {
         return Err(Refused::BAD_REQUEST);
     }
-    let local = if target.starts_with('/') || method == "CONNECT" {
-        target
-    } else if target == "*" && method == "OPTIONS" {
-        return Ok((span(bytes, target.as_bytes()), None));
-    } else {
-        without_authority(target).ok_or(Refused::BAD_REQUEST)?
+    let mark = if found == 0 { None } else { target.iter().position(|byte| *byte == b'?') };
+    let (path, query) = match mark {
+        Some(at) => (&target[..at], Some(span(bytes, &target[at + 1..]))),
+        None => (target, None),
     };
-    let (path, query) = match local.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (local, None),
+    let path = match path {
+        [b'/', ..] => path,
+        b"*" if method == "OPTIONS" && query.is_none() => path,
+        _ if method == "CONNECT" => path,
+        _ => without_authority(path).ok_or(Refused::BAD_REQUEST)?,
     };
-    Ok((span(bytes, path.as_bytes()), query.map(|query| span(bytes, query.as_bytes()))))
+    Ok((span(bytes, path), query))
 }
 
-/// What follows the authority of an absolute `http` or `https` URI.
-fn without_authority(target: &str) -> Option<&str> {
-    let (scheme, rest) = target.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+/// What follows the authority of an absolute `http` or `https` URI without query.
+fn without_authority(target: &[u8]) -> Option<&[u8]> {
+    let scheme = target.iter().position(|byte| *byte == b':')?;
+    if ![&b"http"[..], b"https"].iter().any(|known| target[..scheme].eq_ignore_ascii_case(known)) {
         return None;
     }
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    if end == 0 { None } else { rest.get(end..) }
+    let rest = target[scheme..].strip_prefix(b"://")?;
+    let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+    if end == 0 { None } else { Some(&rest[end..]) }
 }
 
 /// Where `part`, a slice of `bytes`, lies in it. Heads are shorter than 64 KiB.
 fn span(bytes: &[u8], part: &[u8]) -> Span {
-    let start = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
-    debug_assert!(start + part.len() <= bytes.len(), "a part of these bytes");
+    let start = offset(bytes, part);
     Span { start: start as u16, end: (start + part.len()) as u16 }
+}
+
+/// Where `part`, a slice of `bytes`, begins in it.
+fn offset(bytes: &[u8], part: &[u8]) -> usize {
+    let offset = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
+    debug_assert!(offset + part.len() <= bytes.len(), "a part of these bytes");
+    offset
 }
 
 /// The elements of a comma-separated list (RFC 9110 5.6.1).
@@ -364,8 +400,8 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// Compares a field name with one in lower case. Exact, because a name is a token: of the
-/// characters of a token only letters fall together when bit 5 is set.
+/// Compares a name with a `lower`-case one of letters, digits and `-`. Exact where there are no
+/// control characters: but for those, only letters fall together when bit 5 is set.
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else {
         return false;
@@ -377,3 +413,22 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
+
+/// What a byte means for the target that holds it: nothing, [`QUERY`] or [`BAD`].
+const TARGET: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0x80;
+    while byte < table.len() {
+        table[byte] = BAD;
+        byte += 1;
+    }
+    table[b'#' as usize] = BAD;
+    table[b'?' as usize] = QUERY;
+    table
+};
+
+/// It has a query.
+const QUERY: u8 = 1;
+
+/// It is refused.
+const BAD: u8 = 2;

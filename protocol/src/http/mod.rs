@@ -69,20 +69,23 @@ pub(crate) struct Head {
     pub(crate) expects_continue: bool,
     path: Span,
     query: Option<Span>,
-    fields: [Field; Self::FIELDS_MAX],
-    fields_used: u8,
+    /// Where the header lines begin, and then the empty line.
+    lines: [u16; Self::FIELDS_MAX + 1],
+    fields: u8,
 }
 
 impl Head {
     /// Most header lines of a request, whatever [`crate::Config::headers_max`] says.
     pub(crate) const FIELDS_MAX: usize = 64;
-}
 
-/// One header line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Field {
-    name: Span,
-    value: Span,
+    /// The header lines without their line ends, of the buffer that the head was parsed from.
+    fn lines<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let fields = usize::from(self.fields);
+        self.lines.windows(2).take(fields).filter_map(|bounds| match *bounds {
+            [start, end] => bytes.get(usize::from(start)..usize::from(end).saturating_sub(2)),
+            _ => None,
+        })
+    }
 }
 
 /// How the end of a request's body is found (RFC 9112 6.3).
@@ -135,11 +138,12 @@ impl<'a> Request<'a> {
     /// All headers of that name (lower case) in the order they were sent, without blanks around
     /// them.
     pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let bytes = self.bytes;
-        self.head.fields[..usize::from(self.head.fields_used)]
-            .iter()
-            .filter(move |field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()))
-            .map(move |field| field.value.of(bytes))
+        let name = name.as_bytes();
+        self.head.lines(self.bytes).filter_map(move |line| {
+            let (start, value) = line.split_at_checked(name.len())?;
+            let value = value.strip_prefix(b":")?;
+            start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+        })
     }
 
     /// Targets are ASCII, which is checked when the head is parsed.
