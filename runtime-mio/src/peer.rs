@@ -8,6 +8,7 @@ use otter_protocol::{Connection, Now, QueryId, Transmit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 
+use crate::OnReport;
 use crate::counters::Tally;
 
 /// One peer. A server has as many of them as it has connections, most of them idle, so each byte
@@ -20,7 +21,7 @@ pub(crate) struct Peer<I> {
     query: QueryId,
     /// When it was asked, in quarters of a millisecond.
     asked_at: u16,
-    flags: u8,
+    flags: u16,
 }
 
 /// What a peer needs of its worker for one turn.
@@ -31,24 +32,27 @@ pub(crate) struct Scope<'a> {
     /// Bytes that may move in this turn.
     pub(crate) budget: usize,
     pub(crate) tally: &'a Tally,
+    pub(crate) on_report: Option<&'a OnReport>,
 }
 
 /// The socket may have something to read.
-pub(crate) const READABLE: u8 = 1;
+pub(crate) const READABLE: u16 = 1;
 /// The socket may take something.
-pub(crate) const WRITABLE: u8 = 2;
+pub(crate) const WRITABLE: u16 = 2;
 /// The peer has closed its side: read until the end, no further edge will come.
-pub(crate) const ENDED: u8 = 4;
+pub(crate) const ENDED: u16 = 4;
 /// The poll knows the socket.
-pub(crate) const REGISTERED: u8 = 8;
+pub(crate) const REGISTERED: u16 = 8;
 /// In the queue of peers that have more to do.
-pub(crate) const QUEUED: u8 = 16;
+pub(crate) const QUEUED: u16 = 16;
 /// The socket is broken.
-pub(crate) const FAILED: u8 = 32;
+pub(crate) const FAILED: u16 = 32;
+/// Told to close after the request that is under way.
+const LAST: u16 = 64;
 /// A query is open.
-const ASKED: u8 = 64;
+const ASKED: u16 = 128;
 /// The sending side is shut down.
-const SHUT: u8 = 128;
+const SHUT: u16 = 256;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
@@ -92,6 +96,12 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         }
     }
 
+    /// The last request: the one that is under way, or none.
+    pub(crate) fn finish(&mut self, now: Now) {
+        self.set(LAST);
+        self.connection.handle_shutdown(now);
+    }
+
     /// Makes the socket's end a reset: what still waits in the kernel for a peer that does not
     /// take it is freed at once, and cannot pass for the whole answer.
     pub(crate) fn abort(&self) {
@@ -115,26 +125,36 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         Some((self.query, self.asked_at))
     }
 
-    /// Waits for the peer: neither the store nor the socket's buffer holds it up, and it has not
-    /// had its last answer.
+    /// Waits for the peer's next request: neither the store nor the socket's buffer holds it up,
+    /// and it is not about to end.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.flags & (ASKED | SHUT) == 0 && self.connection.transmit().is_none()
+        self.flags & (ASKED | SHUT | LAST) == 0 && self.connection.transmit().is_none()
     }
 
-    pub(crate) fn has(&self, flag: u8) -> bool {
+    /// Hands on what became of the request that ended last.
+    pub(crate) fn report(&mut self, tally: &Tally, on_report: Option<&OnReport>) {
+        while let Some(report) = self.connection.poll_report() {
+            tally.request(&report);
+            if let Some(on_report) = on_report {
+                on_report(&report, self.address());
+            }
+        }
+    }
+
+    pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
-    pub(crate) fn set(&mut self, flags: u8) {
+    pub(crate) fn set(&mut self, flags: u16) {
         self.flags |= flags;
     }
 
-    pub(crate) fn clear(&mut self, flags: u8) {
+    pub(crate) fn clear(&mut self, flags: u16) {
         self.flags &= !flags;
     }
 
     /// Where the peer is, as long as it is there.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
+    fn address(&self) -> Option<SocketAddr> {
         SocketAddr::try_from(rustix::net::getpeername(&self.socket).ok()??).ok()
     }
 
@@ -151,6 +171,8 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
                     self.connection.handle_sent(scope.now, n);
                     scope.budget -= n;
                     scope.tally.bytes_sent.add(n as u64);
+                    // The next pipelined request may end in this turn, too.
+                    self.report(scope.tally, scope.on_report);
                 }
                 Err(Errno::AGAIN) => self.clear(WRITABLE),
                 Err(Errno::INTR) => {}
@@ -221,4 +243,16 @@ fn write<I: AsRef<[u8]>>(
         flags |= SendFlags::MORE;
     }
     rustix::net::send(socket, bytes, flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_sixteen_bytes_larger_than_its_connection() {
+        assert_eq!(size_of::<Peer<Vec<u8>>>(), size_of::<Connection<Vec<u8>>>() + 16);
+        let in_the_table = size_of::<Option<Peer<Vec<u8>>>>();
+        assert_eq!(in_the_table, size_of::<Peer<Vec<u8>>>(), "an empty slot needs no mark");
+    }
 }

@@ -1,9 +1,11 @@
 //! One worker: a thread with a poll, a listening socket, a store and its peers.
 
+mod door;
+
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +14,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Connection, Now, Query};
+use otter_protocol::{Answer, CloseReason, Config, Now, Query};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use slab::Slab;
 
+use self::door::Door;
 use crate::counters::Tally;
 use crate::deadlines::Deadlines;
 use crate::peer::{ENDED, FAILED, Peer, QUEUED, READABLE, REGISTERED, Scope, WRITABLE};
@@ -42,6 +44,8 @@ pub(crate) struct Bell {
 pub(crate) struct Worker<S: Store> {
     index: usize,
     options: Arc<Options>,
+    /// The worker's own: the core keeps spare buffers there.
+    config: Arc<Config>,
     shared: Arc<Shared>,
     poll: Poll,
     bell: Arc<Bell>,
@@ -50,9 +54,11 @@ pub(crate) struct Worker<S: Store> {
     peers: Slab<Peer<S::Image>>,
     deadlines: Deadlines,
     start: Instant,
+    /// Quarters of a millisecond from `start` to this turn; starts over every 16 s.
+    quarter_ms: u16,
     /// Serial number of the last query.
     serial: u32,
-    /// Where the search for a connection to evict goes on.
+    /// Where the search for a connection to close went last.
     hand: usize,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
@@ -63,20 +69,15 @@ pub(crate) struct Worker<S: Store> {
     due: Vec<u32>,
     queries: Vec<(Ticket, Query)>,
     answers: Vec<(Ticket, Answer<S::Image>)>,
+    /// The store may have more to say at once.
+    unfinished: bool,
     buffer: Box<[u8]>,
+    log: Throttle,
 }
 
-/// Where new connections come in.
-struct Door {
-    /// `None` from the order to stop on.
-    listener: Option<TcpListener>,
-    /// Connections may be waiting.
-    ready: bool,
-    /// Not before.
-    paused_until: Option<Instant>,
-    pause: Duration,
-    logged: Option<Instant>,
-}
+/// Lets one message per second through.
+#[derive(Default)]
+struct Throttle(Option<Instant>);
 
 impl Seat {
     pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
@@ -107,6 +108,16 @@ impl Bell {
     }
 }
 
+impl Throttle {
+    fn allows(&mut self, now: Instant) -> bool {
+        let allowed = self.0.is_none_or(|last| now.saturating_duration_since(last) >= LOG_INTERVAL);
+        if allowed {
+            self.0 = Some(now);
+        }
+        allowed
+    }
+}
+
 impl<S: Store> Worker<S> {
     pub(crate) fn new(
         index: usize,
@@ -117,24 +128,19 @@ impl<S: Store> Worker<S> {
     ) -> Self {
         let start = Instant::now();
         let Seat { poll, listener, bell } = seat;
-        let door = Door {
-            listener: Some(listener),
-            ready: true,
-            paused_until: None,
-            pause: Duration::ZERO,
-            logged: None,
-        };
         Self {
             index,
+            config: Arc::new(Config::clone(&options.config)),
             options,
             shared,
             poll,
             bell,
-            door,
+            door: Door::new(listener),
             store,
             peers: Slab::new(),
             deadlines: Deadlines::new(start),
             start,
+            quarter_ms: 0,
             serial: 0,
             hand: 0,
             drain_until: None,
@@ -143,7 +149,9 @@ impl<S: Store> Worker<S> {
             due: Vec::new(),
             queries: Vec::new(),
             answers: Vec::new(),
+            unfinished: false,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            log: Throttle::default(),
         }
     }
 
@@ -169,10 +177,12 @@ impl<S: Store> Worker<S> {
     }
 
     fn turn(&mut self, events: &Events, now: Now) {
+        let since_start = now.instant.saturating_duration_since(self.start);
+        self.quarter_ms = (since_start.as_micros() / 250) as u16;
         for event in events {
             match event.token() {
                 WAKE => {}
-                LISTENER => self.door.ready = true,
+                LISTENER => self.door.knock(),
                 Token(slot) => self.drive(slot as u32, now, |peer| note(peer, event)),
             }
         }
@@ -187,37 +197,37 @@ impl<S: Store> Worker<S> {
             self.drain(now);
         }
         self.exchange(now);
-        self.register();
+        self.register(now);
     }
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
     fn drive(&mut self, slot: u32, now: Now, happened: impl FnOnce(&mut Peer<S::Image>)) {
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
         let tally = &self.shared.tallies[self.index];
-        let options = &self.options;
-        let budget = options.turn_bytes_max;
-        let mut scope = Scope { now, buffer: &mut self.buffer, budget, tally };
+        let on_report = self.options.on_report.as_ref();
+        let budget = self.options.turn_bytes_max.max(READ_BYTES);
+        let mut scope = Scope { now, buffer: &mut self.buffer, budget, tally, on_report };
         // A panic in the code of one connection ends that connection and no other.
         let driven = catch_unwind(AssertUnwindSafe(|| {
             happened(peer);
             let turn = peer.turn(&mut scope);
             if turn.is_err() {
-                peer.connection.handle_eof(now);
+                peer.connection.handle_reset(now);
             }
-            report(peer, tally, options);
-            turn.map(|again| (again, peer.connection.poll_query(), peer.connection.closed()))
+            peer.report(tally, on_report);
+            if let Some((id, query)) = peer.connection.poll_query() {
+                self.serial = self.serial.wrapping_add(1);
+                peer.ask(self.serial, id, self.quarter_ms);
+                self.queries.push((ticket(slot, self.serial), query));
+            }
+            turn
         }));
-        match driven {
-            Ok(Ok((_, _, Some(reason)))) => {
+        match (driven, peer.connection.closed()) {
+            (Ok(Ok(_)), Some(reason)) => {
                 tally.closed(reason);
                 self.remove(slot);
             }
-            Ok(Ok((again, query, None))) => {
-                if let Some((id, query)) = query {
-                    self.serial = self.serial.wrapping_add(1);
-                    peer.ask(self.serial, id, quarter_ms(self.start, now));
-                    self.queries.push((ticket(slot, self.serial), query));
-                }
+            (Ok(Ok(again)), None) => {
                 if again && !peer.has(QUEUED) {
                     peer.set(QUEUED);
                     self.queue.push_back(slot);
@@ -226,15 +236,17 @@ impl<S: Store> Worker<S> {
                     self.deadlines.arm(slot, at);
                 }
             }
-            Ok(Err(error)) => {
+            (Ok(Err(error)), _) => {
                 if error == Errno::FAULT {
-                    tracing::error!("an image ended before its transfer: its file was cut short");
                     peer.abort();
+                    if self.log.allows(now.instant) {
+                        tracing::error!("a file was cut short while its image was sent");
+                    }
                 }
                 tally.broken.add(1);
                 self.remove(slot);
             }
-            Err(_) => {
+            (Err(_), _) => {
                 tracing::error!("a connection ended with a panic: please report this bug");
                 peer.abort();
                 tally.panicked.add(1);
@@ -243,112 +255,14 @@ impl<S: Store> Worker<S> {
         }
     }
 
+    fn tally(&self) -> &Tally {
+        &self.shared.tallies[self.index]
+    }
+
     fn remove(&mut self, slot: u32) {
         self.deadlines.disarm(slot);
         // Closing the socket takes it out of the poll.
         self.peers.remove(slot as usize);
-    }
-
-    fn accept(&mut self, now: Now, most: usize) {
-        if self.door.paused_until.is_some_and(|until| now.instant < until) {
-            return;
-        }
-        self.door.paused_until = None;
-        for _ in 0..most {
-            let Some(listener) = self.door.listener.as_ref().filter(|_| self.door.ready) else {
-                return;
-            };
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            match rustix::net::accept_with(listener, flags) {
-                Ok(socket) => {
-                    self.door.pause = Duration::ZERO;
-                    self.admit(socket, now);
-                }
-                Err(Errno::AGAIN) => self.door.ready = false,
-                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
-                Err(error) => return self.pause(error, now.instant),
-            }
-        }
-    }
-
-    /// No descriptor, no memory: trying again at once would only burn the CPU that the other
-    /// peers need to finish and make room.
-    fn pause(&mut self, error: Errno, now: Instant) {
-        let door = &mut self.door;
-        door.pause = (door.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        door.paused_until = Some(now + door.pause);
-        self.shared.tallies[self.index].accept_pauses.add(1);
-        if door.logged.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {
-            door.logged = Some(now);
-            tracing::warn!(
-                %error,
-                open = self.peers.len(),
-                "cannot accept; raise the limit of open files or lower connections_max"
-            );
-        }
-    }
-
-    fn admit(&mut self, socket: OwnedFd, now: Now) {
-        if self.peers.len() >= self.shared.connections_max && !self.make_room(now) {
-            return self.refuse(&socket);
-        }
-        self.shared.tallies[self.index].accepted.add(1);
-        let connection = Connection::plain(Arc::clone(&self.options.config), now);
-        let slot = self.peers.insert(Peer::new(connection, socket)) as u32;
-        self.fresh.push(slot);
-        // The request is often there already, and often its answer is all there is to do.
-        self.drive(slot, now, |_| {});
-    }
-
-    /// Closes a connection that waits for its peer: of a few at a time, going round, the one whose
-    /// deadline comes first, which among idle ones is the one that is idle for longest. A list of
-    /// all in exact order would cost every connection 8 bytes, and every request an update.
-    fn make_room(&mut self, now: Now) -> bool {
-        for _ in 0..EVICTION_TRIES {
-            let mut oldest: Option<(Instant, usize)> = None;
-            for _ in 0..EVICTION_SAMPLE.min(self.peers.capacity()) {
-                self.hand = (self.hand + 1) % self.peers.capacity();
-                if let Some(peer) = self.peers.get(self.hand)
-                    && peer.is_waiting()
-                    && let Some(at) = peer.connection.poll_timeout()
-                    && oldest.is_none_or(|(first, _)| at < first)
-                {
-                    oldest = Some((at, self.hand));
-                }
-            }
-            if let Some((_, slot)) = oldest {
-                self.drive(slot as u32, now, |peer| peer.connection.handle_shutdown(now));
-                if !self.peers.contains(slot) {
-                    self.shared.tallies[self.index].evicted.add(1);
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    /// Says 503 once, if the socket takes it, and forgets the peer.
-    fn refuse(&mut self, socket: &OwnedFd) {
-        let tally = &self.shared.tallies[self.index];
-        tally.refused.add(1);
-        // What is not read would turn the end into a reset, which can destroy the answer.
-        let _ = rustix::net::recv(socket, &mut *self.buffer, RecvFlags::DONTWAIT);
-        // A crowd that was refused together should not come back together.
-        let base = self.options.config.retry_after_s;
-        let spread = tally.refused.read() % u64::from(base.max(1));
-        let retry_after_s = u64::from(base) + spread;
-        let mut answer = Vec::with_capacity(256);
-        let written = write!(
-            answer,
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{}",
-            REFUSAL.len(),
-            REFUSAL
-        );
-        if written.is_ok() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let _ = rustix::net::send(socket, &answer, flags);
-        }
     }
 
     fn expire(&mut self, now: Now) {
@@ -365,24 +279,24 @@ impl<S: Store> Worker<S> {
         self.due = due;
     }
 
-    /// One batch of queries per turn, and one more for what the answers led to, until the store
-    /// has nothing more to say for now.
+    /// One batch of queries per turn, and one more for what the answers led to, and so on until
+    /// the store has nothing more to say for now or the others must have their turn.
     fn exchange(&mut self, now: Now) {
         let mut answers = std::mem::take(&mut self.answers);
-        loop {
+        for _ in 0..BATCHES_PER_TURN {
             if !self.queries.is_empty() {
                 self.store.submit(&mut self.queries);
             }
             self.store.collect(&mut answers);
-            if answers.is_empty() {
+            self.unfinished = !answers.is_empty();
+            if !self.unfinished {
                 break;
             }
             for (ticket, answer) in answers.drain(..) {
                 let (slot, serial) = (ticket_slot(ticket), ticket.0 as u32);
                 let asked = self.peers.get_mut(slot as usize).and_then(|p| p.answered(serial));
                 let Some((id, at)) = asked else { continue };
-                let tally = &self.shared.tallies[self.index];
-                tally.answer(quarter_ms(self.start, now).wrapping_sub(at));
+                self.tally().answer(self.quarter_ms.wrapping_sub(at));
                 self.drive(slot, now, |peer| peer.connection.handle_answer(now, id, answer));
             }
         }
@@ -390,7 +304,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// Lets the poll know those of the new peers that are still there.
-    fn register(&mut self) {
+    fn register(&mut self, now: Now) {
         while let Some(slot) = self.fresh.pop() {
             let Some(peer) = self.peers.get_mut(slot as usize) else { continue };
             if peer.has(REGISTERED) {
@@ -403,9 +317,11 @@ impl<S: Store> Worker<S> {
             if let Err(error) =
                 registry.register(&mut SourceFd(&fd), Token(slot as usize), interest)
             {
-                tracing::warn!(%error, "cannot watch a connection; it is closed");
-                self.shared.tallies[self.index].broken.add(1);
+                // The system is out of memory for it, so for the next one, too.
+                self.tally().accept_pauses.add(1);
+                self.tally().broken.add(1);
                 self.remove(slot);
+                self.door.pause(now.instant, &error);
             }
         }
     }
@@ -413,36 +329,33 @@ impl<S: Store> Worker<S> {
     /// Takes no more connections than wait already, and lets the open ones finish.
     fn drain(&mut self, now: Now) {
         self.drain_until = Some(now.instant + self.options.drain_timeout);
-        self.door.ready = true;
+        self.door.knock();
         self.accept(now, self.options.backlog.unsigned_abs() as usize);
-        self.door.listener = None;
+        self.door.close();
         let slots = self.peers.iter().map(|(slot, _)| slot as u32).collect::<Vec<_>>();
         for slot in slots {
-            self.drive(slot, now, |peer| peer.connection.handle_shutdown(now));
+            self.drive(slot, now, |peer| peer.finish(now));
         }
     }
 
     /// The time to finish is over.
     fn cut_off(&mut self, now: Now) {
+        let tally = &self.shared.tallies[self.index];
         for mut peer in self.peers.drain() {
             peer.abort();
-            peer.connection.handle_eof(now);
-            let tally = &self.shared.tallies[self.index];
-            report(&mut peer, tally, &self.options);
+            peer.connection.handle_reset(now);
+            peer.report(tally, self.options.on_report.as_ref());
             tally.closed(CloseReason::Shutdown);
         }
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        let paused = self.door.paused_until;
-        let open = self.door.listener.is_some();
-        if open && self.door.ready && paused.is_none() || !self.queue.is_empty() {
+        if self.unfinished || !self.queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let wait = |until: Instant| until.saturating_duration_since(now);
-        let paused = paused.filter(|_| open).map(wait);
-        let drain = self.drain_until.map(wait);
-        [self.deadlines.timeout(now), paused, drain].into_iter().flatten().min()
+        let drain = self.drain_until.map(|until| until.saturating_duration_since(now));
+        let waits = [self.deadlines.timeout(now), self.door.timeout(now), drain];
+        waits.into_iter().flatten().min()
     }
 }
 
@@ -463,15 +376,6 @@ fn note<I: AsRef<[u8]> + Clone>(peer: &mut Peer<I>, event: &Event) {
     }
 }
 
-fn report<I: AsRef<[u8]> + Clone>(peer: &mut Peer<I>, tally: &Tally, options: &Options) {
-    while let Some(report) = peer.connection.poll_report() {
-        tally.request(&report);
-        if let Some(on_report) = &options.on_report {
-            on_report(&report, peer.address());
-        }
-    }
-}
-
 /// Slot in the upper half, serial number in the lower. A slot is reused at once, a serial number
 /// after four billion queries: an answer that comes too late finds its number nowhere.
 fn ticket(slot: u32, serial: u32) -> Ticket {
@@ -487,26 +391,28 @@ fn clock() -> Now {
     Now { instant: Instant::now(), unix }
 }
 
-fn quarter_ms(start: Instant, now: Now) -> u16 {
-    (now.instant.saturating_duration_since(start).as_micros() / 250) as u16
-}
-
 const LISTENER: Token = Token(usize::MAX);
 const WAKE: Token = Token(usize::MAX - 1);
 const EVENTS_PER_TURN: usize = 1024;
 /// A crowd at the door must not starve those who are inside.
 const ACCEPTS_PER_TURN: usize = 64;
+/// A check-in needs two, a download four; who pipelines more waits for the others.
+const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
-const EVICTION_SAMPLE: usize = 16;
-const EVICTION_TRIES: usize = 3;
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
-const REFUSAL: &str = r#"{"success":false,"response":"unavailable"}"#;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_complaint_is_made_once_per_second() {
+        let mut log = Throttle::default();
+        let start = Instant::now();
+        for (ms, allowed) in [(0, true), (1, false), (999, false), (1000, true), (1999, false)] {
+            assert_eq!(log.allows(start + Duration::from_millis(ms)), allowed, "{ms}");
+        }
+    }
 
     #[test]
     fn a_ticket_carries_slot_and_serial() {
