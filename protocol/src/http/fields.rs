@@ -73,6 +73,10 @@ impl<'a> Told<'a> {
             },
             (1, 0) if !http_1_1 => Err(Refused::BAD_REQUEST),
             (1, 0) if is(self.coding, b"chunked") => Ok(Framing::Chunked),
+            // Without `chunked` at the end nobody knows where the body ends.
+            (1, 0) if !elements(self.coding).last().is_some_and(|last| is(last, b"chunked")) => {
+                Err(Refused::BAD_REQUEST)
+            }
             (1, 0) => Err(Refused::malformed(Status::NOT_IMPLEMENTED)),
             _ => Err(Refused::BAD_REQUEST),
         }
@@ -123,7 +127,7 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Head, head};
+    use super::super::{Head, head::Search};
     use super::*;
 
     /// RFC 9112 9.3 and RFC 9110 7.6.1.
@@ -179,6 +183,6 @@ mod tests {
     }
 
     fn accepted(text: &str) -> Head {
-        head::parse(text.as_bytes(), &Config::default()).expect(text).expect(text)
+        Search::default().parse(text.as_bytes(), &Config::default()).expect(text).expect(text)
     }
 }

@@ -15,6 +15,12 @@ impl<'a> Text<'a> {
         Self { raw, escaped }
     }
 
+    /// A text that has no escapes: a number's or a keyword's.
+    pub(crate) fn unescaped(raw: &'a str) -> Self {
+        debug_assert!(!raw.contains('\\'), "{raw} needs no decoding");
+        Self { raw, escaped: false }
+    }
+
     /// As it stands in the text.
     pub(crate) fn raw(&self) -> &'a str {
         self.raw
