@@ -171,6 +171,20 @@ fn a_failure_that_is_repeated_writes_nothing_and_counts_once() {
     assert_eq!(fleet.guard(), guard);
 }
 
+/// The libraries never clear the address of a failed download: with a dead token they report the
+/// same failure until they are offered a fresh one, so the back-off must end for them as well.
+#[test]
+fn a_failure_that_is_still_reported_after_the_back_off_is_offered_again() {
+    let mut fleet = Fleet::new();
+    let failed = registration().text("status", "File Not Found (404)");
+    assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
+    for _ in 0..10 {
+        assert_eq!(fleet.outcome(&failed), Outcome::HeldBack);
+        fleet.exchange.advance(Duration::from_secs(60));
+    }
+    assert_eq!(fleet.outcome(&failed), Outcome::Offered);
+}
+
 #[test]
 fn a_failure_does_not_hold_back_another_release() {
     let mut fleet = Fleet::new();
@@ -243,6 +257,24 @@ fn a_flag_that_was_taken_back_and_given_again_is_told_again() {
     fleet.exchange.store.set_auto_update(device(DEVICE), true);
     assert!(fleet.check_in(&fields).reply().text().contains("\"status\":\"OK\""));
     assert_eq!(fleet.outcome(&fields), Outcome::Offered);
+}
+
+/// The one OK reply that tells the flag may be lost with its connection. The library then ignores
+/// every offer until an OK reply arrives, so one must come before the offers run out.
+#[test]
+fn a_flag_whose_reply_was_lost_is_told_again() {
+    let mut fleet = Fleet::new();
+    let fields = registration().text("firmware", LIBRARY_3_0);
+    fleet.check_in(&fields);
+    let mut is_allowed = false;
+    for _ in 0..20 {
+        let text = fleet.check_in(&fields).reply().text().to_owned();
+        if text.contains("FIRMWARE_UPDATE") && is_allowed {
+            return;
+        }
+        is_allowed |= text.contains("\"status\":\"OK\",\"auto_update\":true");
+    }
+    panic!("in 20 check-ins no offer came after an OK reply");
 }
 
 #[test]
