@@ -4,7 +4,7 @@
 //!
 //! | to | read |
 //! |---|---|
-//! | say "these bytes in, exactly those out" | [`Exchange`], with [`Scene`], [`Request`], [`Reply`] |
+//! | say "these bytes in, those out" | [`Exchange`], with [`Scene`], [`Request`], [`Reply`] |
 //! | know what a store must answer | [`ModelStore`]; with delays and failures, [`Desk`] |
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
