@@ -15,8 +15,10 @@
 //! here allocates but the caller's own buffers.
 
 pub(crate) mod body;
+mod fields;
 pub(crate) mod head;
 pub(crate) mod range;
+mod target;
 pub(crate) mod write;
 
 use crate::report::Refusal;
@@ -69,20 +71,23 @@ pub(crate) struct Head {
     pub(crate) expects_continue: bool,
     path: Span,
     query: Option<Span>,
-    fields: [Field; Self::FIELDS_MAX],
-    fields_used: u8,
+    /// Where the header lines begin, and then the empty line.
+    lines: [u16; Self::FIELDS_MAX + 1],
+    fields: u8,
 }
 
 impl Head {
     /// Most header lines of a request, whatever [`crate::Config::headers_max`] says.
     pub(crate) const FIELDS_MAX: usize = 64;
-}
 
-/// One header line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Field {
-    name: Span,
-    value: Span,
+    /// The header lines without their line ends, of the buffer that the head was parsed from.
+    fn lines<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let fields = usize::from(self.fields);
+        self.lines.windows(2).take(fields).filter_map(|bounds| match *bounds {
+            [start, end] => bytes.get(usize::from(start)..usize::from(end).saturating_sub(2)),
+            _ => None,
+        })
+    }
 }
 
 /// How the end of a request's body is found (RFC 9112 6.3).
@@ -135,11 +140,12 @@ impl<'a> Request<'a> {
     /// All headers of that name (lower case) in the order they were sent, without blanks around
     /// them.
     pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let bytes = self.bytes;
-        self.head.fields[..usize::from(self.head.fields_used)]
-            .iter()
-            .filter(move |field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()))
-            .map(move |field| field.value.of(bytes))
+        let name = name.as_bytes();
+        self.head.lines(self.bytes).filter_map(move |line| {
+            let (start, value) = line.split_at_checked(name.len())?;
+            let value = value.strip_prefix(b":")?;
+            start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+        })
     }
 
     /// Targets are ASCII, which is checked when the head is parsed.
@@ -220,5 +226,47 @@ impl Status {
     /// The whole status line with its CR LF.
     const fn line(self) -> &'static str {
         self.line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_lines_name_their_code() {
+        for (status, code, reason) in [
+            (Status::CONTINUE, 100, "Continue"),
+            (Status::OK, 200, "OK"),
+            (Status::PARTIAL_CONTENT, 206, "Partial Content"),
+            (Status::NOT_MODIFIED, 304, "Not Modified"),
+            (Status::BAD_REQUEST, 400, "Bad Request"),
+            (Status::UNAUTHORIZED, 401, "Unauthorized"),
+            (Status::FORBIDDEN, 403, "Forbidden"),
+            (Status::NOT_FOUND, 404, "Not Found"),
+            (Status::REQUEST_TIMEOUT, 408, "Request Timeout"),
+            (Status::CONTENT_TOO_LARGE, 413, "Content Too Large"),
+            (Status::URI_TOO_LONG, 414, "URI Too Long"),
+            (Status::RANGE_NOT_SATISFIABLE, 416, "Range Not Satisfiable"),
+            (Status::EXPECTATION_FAILED, 417, "Expectation Failed"),
+            (Status::HEADER_FIELDS_TOO_LARGE, 431, "Request Header Fields Too Large"),
+            (Status::INTERNAL_SERVER_ERROR, 500, "Internal Server Error"),
+            (Status::NOT_IMPLEMENTED, 501, "Not Implemented"),
+            (Status::SERVICE_UNAVAILABLE, 503, "Service Unavailable"),
+            (Status::VERSION_NOT_SUPPORTED, 505, "HTTP Version Not Supported"),
+        ] {
+            assert_eq!((status.code(), status.reason()), (code, reason));
+            assert_eq!(status.line(), format!("HTTP/1.1 {code} {reason}\r\n"));
+        }
+    }
+
+    #[test]
+    fn a_head_in_the_wrong_buffer_finds_nothing() {
+        let bytes = b"GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n";
+        let head = head::parse(bytes, &crate::Config::default()).expect("good").expect("complete");
+        let request = Request { head: &head, bytes: b"GET", body: b"x" };
+        assert_eq!((request.path(), request.query()), ("/", Some("")));
+        assert_eq!(request.header("host"), None);
+        assert_eq!((request.method(), request.body), (Method::Get, &b"x"[..]));
     }
 }
