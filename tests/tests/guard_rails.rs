@@ -112,6 +112,15 @@ fn a_changed_version_starts_over() {
 }
 
 #[test]
+fn the_operator_setting_the_flag_starts_over() {
+    let mut fleet = Fleet::with(|scene| scene.config.offers_max = 1);
+    assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
+    assert_eq!(fleet.outcome(&registration()), Outcome::HeldBack);
+    fleet.exchange.store.set_auto_update(device(DEVICE), true);
+    assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
+}
+
+#[test]
 fn a_device_that_took_the_update_is_current() {
     let mut fleet = Fleet::new();
     assert_eq!(fleet.outcome(&registration()), Outcome::Offered);

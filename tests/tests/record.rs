@@ -178,11 +178,25 @@ fn a_check_in_that_says_anything_new_is_kept() {
 
 #[test]
 fn a_check_in_that_differs_in_its_facts_alone_is_kept() {
-    for field in ["rssi", "snr", "station", "lat", "lon", "status", "checksum"] {
+    for field in ["station", "lat", "lon", "status", "checksum", "commit", "timezone_offset"] {
         let (mut exchange, _) = check_in(&Scene::new(), &registration().text(field, "1"));
         let heard = again(&mut exchange, &registration().text(field, "2"));
         assert_eq!(heard.kinds(), ["Identify", "Record"], "the digest covers {field}");
     }
+}
+
+/// They change with every check-in, and would make each of them a write.
+#[test]
+fn the_radios_moods_are_nothing_new_and_kept_with_what_is() {
+    let (mut exchange, _) = check_in(&Scene::new(), &registration().text("rssi", "-61"));
+    for (rssi, snr) in [("-70", "9"), ("-40", "12")] {
+        let fields = registration().text("rssi", rssi).text("snr", snr);
+        assert_eq!(again(&mut exchange, &fields).kinds(), ["Identify"], "{rssi} {snr}");
+    }
+    again(&mut exchange, &registration().text("rssi", "-55").text("commit", "c0ffee"));
+    let kept = exchange.store.device(scene::device(DEVICE)).expect("kept");
+    let facts: serde_json::Value = serde_json::from_str(&kept.facts).expect("JSON");
+    assert_eq!(facts["rssi"], "-55");
 }
 
 #[test]

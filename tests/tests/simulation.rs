@@ -97,9 +97,8 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
     }
     for minor in 1..=random.between(1, 4) {
         let size = random.between(1000, 20_000) as usize;
-        let draft = Draft::binary(&format!("1.{minor}.0"), size);
         let at = UNREST * u32::try_from(minor).expect("few") / 6;
-        world.plan(at, Deed::Publish(owner, Box::new(draft)));
+        publish(world, at, owner, &format!("1.{minor}.0"), size);
     }
     if random.chance(30) {
         let at = sometime(random);
@@ -129,8 +128,16 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
         world.plan(UNREST + Duration::from_secs(60 * minute), Deed::AllowUpdates);
     }
     let size = random.between(1000, 20_000) as usize;
-    let last = Draft::binary(LAST_VERSION, size);
-    world.plan(UNREST + Duration::from_secs(150), Deed::Publish(owner, Box::new(last)));
+    publish(world, UNREST + Duration::from_secs(150), owner, LAST_VERSION, size);
+}
+
+/// A version for each platform, each a little longer than the one before.
+fn publish(world: &mut World, at: Duration, owner: OwnerId, version: &str, size: usize) {
+    for (longer, platform) in ["nodemcu", "micropython", "arduino"].iter().enumerate() {
+        let platform = (*platform).to_owned();
+        let draft = Draft { platform, ..Draft::binary(version, size + longer) };
+        world.plan(at, Deed::Publish(owner, Box::new(draft)));
+    }
 }
 
 /// What must hold at any time: whole images that were published, one per token.

@@ -367,7 +367,7 @@ fn strings_and_comments_are_blanked() {
         ("br\"{\";", "b    ;"),
         ("c == '{' && d == '\\''", "c ==     && d ==     "),
         ("fn f<'a>(x: &'a str) {}", "fn f<'a>(x: &'a str) {}"),
-        ("/* { \n } */x", "    \n     x"),
+        ("/* { \n } */x", "     \n     x"),
         ("for r in 0..1 {}", "for r in 0..1 {}"),
     ] {
         assert_eq!(blanked(text), code);
