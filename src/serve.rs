@@ -26,6 +26,7 @@ use crate::cli::{Serve, StoreKind};
 use crate::config::{self, Settings};
 use crate::failure::{Context, Failure};
 use crate::first_run;
+use crate::limits;
 use crate::logs;
 use crate::output::Output;
 use crate::socket::{self, Socket};
@@ -203,6 +204,7 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
 
 fn bind(settings: &Settings) -> Result<Server, Failure> {
     let mut options = settings.driver();
+    options.connections_max = limits::make_room(options.connections_max);
     if tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG) {
         options.on_report = Some(Arc::new(log_request));
     }
