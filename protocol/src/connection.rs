@@ -23,41 +23,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::api::{Part, Response, Step};
+use crate::api::{Response, Step};
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::http::{Method, Refused, Status, head, write};
-use crate::id::Token;
+use crate::http::{Method, Refused, Status, write};
+use crate::now::Now;
 use crate::query::{Answer, Query, QueryId};
-use crate::report::{Endpoint, Outcome, Refusal, Report};
+use crate::report::{CloseReason, Endpoint, Outcome, Refusal, Report};
+use crate::state::{State, Stream};
 use crate::transmit::Transmit;
-
-/// The time, read by the driver once per turn of its loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Monotonic: deadlines.
-    pub instant: Instant,
-    /// Seconds since 1970: `timestamp` of replies, `last seen`.
-    pub unix: u64,
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The peer closed, or all it asked for was answered and it wanted to close.
-    Peer,
-    /// Silent for longer than [`Config::idle_timeout`].
-    Idle,
-    /// The peer took an answer too slowly, or the store a claim.
-    Slow,
-    /// A request violated HTTP or a limit in a way that ends the connection.
-    Refused,
-    /// A token was claimed by somebody else, or the store could not say: the tail stays here.
-    Unclaimed,
-    /// [`Connection::handle_shutdown`].
-    Shutdown,
-}
 
 /// One device's connection, as a pure state machine.
 ///
@@ -98,34 +72,6 @@ pub struct Connection<I = Bytes> {
     shutdown: bool,
 }
 
-enum State<I> {
-    /// Idle without an exchange; else part of a request is there. Deadline: idle, head or body.
-    Receiving(Option<Box<Exchange>>),
-    /// A query is open. Deadline: `answer_timeout`.
-    Asking(Box<Exchange>),
-    /// An answer is on its way. Deadline: the sending window, or the whole transfer's.
-    Responding(Box<Exchange>, Option<Box<Stream<I>>>),
-    /// All but the tail has left. Deadline: `answer_timeout`.
-    Claiming(Box<Exchange>, Box<Stream<I>>),
-    /// All has left. Deadline: `linger_timeout`.
-    Lingering {
-        bytes_left: u32,
-        reason: CloseReason,
-    },
-    Closed(CloseReason),
-}
-
-/// An image on its way.
-struct Stream<I> {
-    image: I,
-    /// The next byte to send.
-    at: u64,
-    /// The byte after the last one.
-    end: u64,
-    /// The token to claim, and the first byte that its claim lets out.
-    hold: Option<(Token, u64)>,
-}
-
 impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// A connection that was just accepted, without TLS.
     #[must_use]
@@ -147,18 +93,14 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected.
     pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {
         match &mut self.state {
-            State::Receiving(None) => {
-                let bytes = &bytes[head::skip_blank_lines(bytes)..];
-                if !bytes.is_empty() {
-                    self.pipelined = 0;
-                    let exchange = self.config.spare.take();
-                    self.receive(now, exchange, bytes);
-                }
-            }
             State::Receiving(exchange) => {
-                if let Some(exchange) = exchange.take() {
-                    self.receive(now, exchange, bytes);
+                let mut exchange = exchange.take().unwrap_or_else(|| self.config.spare.take());
+                let bytes = exchange.skip_blank_lines(bytes);
+                if bytes.is_empty() && exchange.input.is_empty() {
+                    // Line ends buy no time: the deadline stays.
+                    return self.config.spare.put(exchange);
                 }
+                self.receive(now, exchange, bytes);
             }
             State::Asking(exchange)
             | State::Responding(exchange, _)
@@ -257,14 +199,14 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             return;
         }
         match &mut self.state {
-            State::Receiving(None) => self.close(now, CloseReason::Idle, None),
             State::Receiving(exchange) => {
-                if let Some(mut exchange) = exchange.take() {
-                    exchange.input.clear();
-                    let late =
-                        Refused { status: Status::REQUEST_TIMEOUT, refusal: Refusal::TooSlow };
-                    self.respond(now, exchange, Response::violation(late));
-                }
+                let begun = exchange.take_if(|exchange| !exchange.is_half_line_end());
+                let Some(mut exchange) = begun else {
+                    return self.close(now, CloseReason::Idle, None);
+                };
+                exchange.input.clear();
+                let late = Refused { status: Status::REQUEST_TIMEOUT, refusal: Refusal::TooSlow };
+                self.respond(now, exchange, Response::violation(late));
             }
             State::Asking(_) => {
                 self.handle_answer(now, QueryId(self.queries), Answer::Unavailable);
@@ -403,7 +345,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             if exchange.expects_continue() {
                 write::Head::begin(&mut exchange.output, Status::CONTINUE).finish();
             }
-        } else if is_new {
+        } else if is_new && !exchange.is_half_line_end() {
             self.deadline = now.instant + self.config.head_timeout;
         }
         self.state = State::Receiving(Some(exchange));
@@ -483,11 +425,11 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             return self.linger(now, reason);
         }
         self.deadline = now.instant + self.config.idle_timeout;
-        let rest = &rest[head::skip_blank_lines(&rest)..];
-        if !rest.is_empty() {
+        if rest.is_empty() {
+            self.pipelined = 0;
+        } else {
             self.pipelined = self.pipelined.saturating_add(1);
-            let exchange = self.config.spare.take();
-            self.receive(now, exchange, rest);
+            self.handle_input(now, &rest);
         }
         if self.eof && matches!(self.state, State::Receiving(_)) {
             self.close(now, CloseReason::Peer, None);
@@ -538,52 +480,9 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     }
 }
 
-impl<I> Stream<I> {
-    fn of(part: Part<I>) -> Self {
-        let size = part.release.offer.size;
-        let tail = size - size.min(TAIL_BYTES);
-        let hold = part.token.filter(|_| part.end > tail);
-        Self {
-            image: part.release.image,
-            at: part.start,
-            end: part.end,
-            hold: hold.map(|token| (token, tail.max(part.start))),
-        }
-    }
-
-    /// The byte after the last one that may leave now.
-    fn sendable_end(&self) -> u64 {
-        self.hold.map_or(self.end, |(_, tail)| tail)
-    }
-}
-
-impl Exchange {
-    /// Moves on by `n` bytes: first through the output, then through the image.
-    fn advance<I>(&mut self, n: usize, stream: Option<&mut Stream<I>>) {
-        let of_output = n.min(self.unsent().len());
-        self.sent += of_output;
-        self.bytes_sent += n as u64;
-        let of_image = (n - of_output) as u64;
-        let left = stream.as_ref().map_or(0, |stream| stream.sendable_end() - stream.at);
-        assert!(of_image <= left, "{n} bytes sent, which is more than was shown");
-        if let Some(stream) = stream {
-            stream.at += of_image;
-        }
-    }
-}
-
 impl<I> std::fmt::Debug for Connection<I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = match &self.state {
-            State::Receiving(None) => "Idle",
-            State::Receiving(Some(_)) => "Receiving",
-            State::Asking(_) => "Asking",
-            State::Responding(..) => "Responding",
-            State::Claiming(..) => "Claiming",
-            State::Lingering { .. } => "Lingering",
-            State::Closed(_) => "Closed",
-        };
-        f.debug_struct("Connection").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("Connection").field("state", &self.state.name()).finish_non_exhaustive()
     }
 }
 
@@ -592,7 +491,5 @@ fn window_end(now: Now, until: Option<Instant>, config: &Config) -> Instant {
     until.map_or(end, |until| until.min(end))
 }
 
-/// What a token's claim lets out (TOKEN.md).
-const TAIL_BYTES: u64 = 4096;
 /// Beyond this a driver that ignores `wants_read` is not followed any further.
 const KEPT_BYTES_MAX: usize = 256 * 1024;

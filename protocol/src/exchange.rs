@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use crate::api::{self, Context, Plan, Response, Scratch, Step};
 use crate::config::Config;
-use crate::connection::Now;
 use crate::http::body::{Chunked, Progress};
-use crate::http::head::Search;
+use crate::http::head::{self, Search};
 use crate::http::{Framing, Head, Refused, Request};
+use crate::now::Now;
 use crate::query::{Answer, Query};
 use crate::report::{Endpoint, Outcome, Report};
+use crate::state::Stream;
 
 /// A request, read as far as it has arrived, and the answer to it.
 #[derive(Default)]
@@ -53,6 +54,24 @@ pub(crate) struct Message {
 }
 
 impl Exchange {
+    /// Drops line ends before a request (RFC 9112 2.2; the device libraries send one after each
+    /// body, WIRE.md 1.0), also one whose halves arrive apart. Returns what is left of `bytes`.
+    pub(crate) fn skip_blank_lines<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        if self.is_half_line_end() && bytes.first() == Some(&b'\n') {
+            self.input.clear();
+            bytes = &bytes[1..];
+        }
+        if self.input.is_empty() && self.head.is_none() {
+            bytes = &bytes[head::skip_blank_lines(bytes)..];
+        }
+        bytes
+    }
+
+    /// Is a CR all there is? It may be half of a line end: no request has begun yet.
+    pub(crate) fn is_half_line_end(&self) -> bool {
+        self.head.is_none() && self.input == b"\r"
+    }
+
     /// Looks for the end of the request in what is kept and `fresh`, which are taken as one.
     /// Afterwards the request lies in `fresh` if nothing is kept, else in what is kept.
     pub(crate) fn measure(
@@ -113,7 +132,8 @@ impl Exchange {
         self.endpoint = Some(context.endpoint);
         self.began = Some(now.instant);
         if self.input.is_empty() {
-            self.input.extend_from_slice(&fresh[message.end..]);
+            let rest = &fresh[message.end..];
+            self.input.extend_from_slice(&rest[head::skip_blank_lines(rest)..]);
         } else {
             self.input.drain(..message.end);
         }
@@ -145,6 +165,19 @@ impl Exchange {
 
     pub(crate) fn unsent(&self) -> &[u8] {
         &self.output[self.sent..]
+    }
+
+    /// Moves on by `n` bytes: first through the output, then through the image.
+    pub(crate) fn advance<I>(&mut self, n: usize, stream: Option<&mut Stream<I>>) {
+        let of_output = n.min(self.unsent().len());
+        self.sent += of_output;
+        self.bytes_sent += n as u64;
+        let of_image = (n - of_output) as u64;
+        let left = stream.as_ref().map_or(0, |stream| stream.sendable_end() - stream.at);
+        assert!(of_image <= left, "{n} bytes sent, which is more than was shown");
+        if let Some(stream) = stream {
+            stream.at += of_image;
+        }
     }
 
     /// Ends the exchange with its report, or with `outcome` where the answer did not all leave.

@@ -299,23 +299,24 @@ impl Alias {
     pub const BYTES_MAX: usize = 64;
     /// What libraries send before anybody named the device.
     const UNNAMED: &str = "unnamed";
-    /// A reply that contains this text is dropped by libraries 2.x and 3.x (WIRE.md 2.2, rule 5).
-    const POISON: &str = "old_protocol_owner:-undefined-";
 
     /// Makes any text safe: drops `"`, `\`, `{`, `}` and control characters, cuts at 64 bytes.
-    /// `None` if nothing is left, or for `unnamed`, which says that there is no name yet.
+    /// `None` if nothing is left, for `unnamed`, which says that there is no name yet, and for
+    /// texts that libraries would take for something else (`registration...`).
     #[must_use]
     pub fn clean(text: &str) -> Option<Self> {
         let mut alias = Self { length: 0, text: [0; Self::BYTES_MAX] };
-        let text = text.trim();
-        for c in text.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\' | '{' | '}')) {
+        let safe = |c: &char| !c.is_control() && !matches!(c, '"' | '\\' | '{' | '}');
+        for c in text.chars().filter(safe).skip_while(|c| c.is_whitespace()) {
             let start = usize::from(alias.length);
             let Some(room) = alias.text.get_mut(start..start + c.len_utf8()) else { break };
             c.encode_utf8(room);
             alias.length += c.len_utf8() as u8;
         }
+        alias.length = alias.as_str().trim_end().len() as u8;
         let kept = alias.as_str();
-        (!kept.is_empty() && kept != Self::UNNAMED && !kept.contains(Self::POISON)).then_some(alias)
+        let fine = !kept.is_empty() && kept != Self::UNNAMED && !misleads(kept);
+        fine.then_some(alias)
     }
 
     /// The name of a device that nobody has named: `otter-` and the last six digits of its id.
@@ -338,6 +339,12 @@ impl Alias {
     pub fn as_bytes(&self) -> &[u8] {
         &self.text[..usize::from(self.length)]
     }
+
+    /// As much of the start as fits into `bytes_max`.
+    pub(crate) fn start(&self, bytes_max: usize) -> &str {
+        let text = self.as_str();
+        text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Alias {
@@ -350,6 +357,15 @@ impl fmt::Debug for Alias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.as_str())
     }
+}
+
+/// Would a library take a JSON string of this text for something else (WIRE.md 2.2)? Library 2.9
+/// looks for a quote and one of four words, and the last one it finds decides what the reply is
+/// (rule 4); 2.x and 3.x drop a reply with a certain text in it (rule 5).
+pub(crate) fn misleads(text: &str) -> bool {
+    const WORDS: [&str; 4] = ["registration", "notification", "configuration", "FIRMWARE_UPDATE"];
+    const DROPPED: &str = "old_protocol_owner:-undefined-";
+    WORDS.iter().any(|word| text.starts_with(word)) || text.contains(DROPPED)
 }
 
 /// Lower-case hexadecimal of up to 32 bytes' worth of digest: MD5 (16) or SHA-256 (32).
@@ -520,7 +536,11 @@ mod tests {
             ("dev1", Some("dev1")),
             ("unnamed", None),
             ("  ", None),
-            ("\"registration\":{}", Some("registration:")),
+            ("{ }", None),
+            (" a b ", Some("a b")),
+            ("my \"registration\":{}", Some("my registration:")),
+            ("\"registration\":{}", None),
+            ("FIRMWARE_UPDATE", None),
             ("a\u{7}b\\c", Some("abc")),
             ("old_protocol_owner:-undefined-", None),
         ] {

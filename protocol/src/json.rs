@@ -8,7 +8,12 @@
 //! Cost: about 6 instructions for each byte of a check-in's body, UTF-8 included. White space
 //! between tokens is the uncommon case.
 
-use std::borrow::Cow;
+#[cfg(test)]
+mod agreement;
+mod text;
+
+pub(crate) use text::Text;
+use text::{plain_end, unicode};
 
 /// The text is not JSON, not what was expected, or nested too deeply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,13 +222,13 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn string(&mut self) -> Result<Text<'a>, Invalid> {
         let start = self.at;
-        self.at = self.plain_end();
+        self.at = plain_end(self.text.as_bytes(), self.at);
         let escaped = !self.take(b'"');
         if escaped {
             self.escaped_string()?;
         }
         let raw = self.text.get(start..self.at - 1).ok_or(Invalid)?;
-        Ok(Text { raw, escaped })
+        Ok(Text::new(raw, escaped))
     }
 
     /// The rest of a string whose plain beginning is read.
@@ -235,53 +240,21 @@ impl<'a> Reader<'a> {
                 b'\\' => self.escape()?,
                 _ => return Err(Invalid),
             }
-            self.at = self.plain_end();
+            self.at = plain_end(self.text.as_bytes(), self.at);
         }
     }
 
-    /// Where the plain part of a string ends: at `"`, `\`, a control character or the end of the
-    /// text. Eight bytes at a time.
-    #[inline(always)]
-    fn plain_end(&self) -> usize {
-        let bytes = self.text.as_bytes();
-        let mut at = self.at;
-        while let Some(word) = word_at(bytes, at) {
-            let found = special(word);
-            if found != 0 {
-                return at + found.trailing_zeros() as usize / 8;
-            }
-            at += 8;
-        }
-        while let Some(0x20..=0x21 | 0x23..=0x5b | 0x5d..) = bytes.get(at) {
-            at += 1;
-        }
-        at
-    }
-
-    /// What follows a backslash; surrogates only in pairs.
+    /// What follows a backslash.
     fn escape(&mut self) -> Result<(), Invalid> {
         match self.byte()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
-            b'u' => match self.unit()? {
-                HIGH_FIRST..=HIGH_LAST => {
-                    self.word(b"\\u")?;
-                    match self.unit()? {
-                        LOW_FIRST..=LOW_LAST => Ok(()),
-                        _ => Err(Invalid),
-                    }
-                }
-                LOW_FIRST..=LOW_LAST => Err(Invalid),
-                _ => Ok(()),
-            },
+            b'u' => {
+                let (_, length) = unicode(self.rest()).ok_or(Invalid)?;
+                self.at += length;
+                Ok(())
+            }
             _ => Err(Invalid),
         }
-    }
-
-    /// Four hex digits.
-    fn unit(&mut self) -> Result<u32, Invalid> {
-        let digits = self.rest().first_chunk().ok_or(Invalid)?;
-        self.at += digits.len();
-        hex(digits).ok_or(Invalid)
     }
 
     /// The rest of `[ "-" ] int [ frac ] [ exp ]` (RFC 8259 6).
@@ -396,123 +369,198 @@ impl Kind {
     }
 }
 
-/// A string as it stands between its quotes: escapes are validated, not resolved.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Text<'a> {
-    raw: &'a str,
-    escaped: bool,
-}
-
-impl<'a> Text<'a> {
-    /// A text that has no escapes: a number's or a keyword's.
-    pub(crate) fn unescaped(raw: &'a str) -> Self {
-        debug_assert!(!raw.contains('\\'), "{raw} needs no decoding");
-        Self { raw, escaped: false }
-    }
-
-    /// As it stands in the text.
-    pub(crate) fn raw(&self) -> &'a str {
-        self.raw
-    }
-
-    /// The string, if it has no escapes.
-    #[inline]
-    pub(crate) fn plain(&self) -> Option<&'a str> {
-        if self.escaped { None } else { Some(self.raw) }
-    }
-
-    /// The string; allocates only if it has escapes.
-    pub(crate) fn decode(&self) -> Cow<'a, str> {
-        match self.plain() {
-            Some(plain) => Cow::Borrowed(plain),
-            None => Cow::Owned(Characters { raw: self.raw }.collect()),
-        }
-    }
-
-    /// Is it this string, however it is written?
-    pub(crate) fn is(&self, string: &str) -> bool {
-        match self.plain() {
-            Some(plain) => plain == string,
-            None => Characters { raw: self.raw }.eq(string.chars()),
-        }
-    }
-}
-
-/// The characters of a string, escapes resolved.
-struct Characters<'a> {
-    raw: &'a str,
-}
-
-impl Iterator for Characters<'_> {
-    type Item = char;
-
-    fn next(&mut self) -> Option<char> {
-        let mut rest = self.raw.chars();
-        let mut next = rest.next()?;
-        if next == '\\' {
-            next = match rest.next()? {
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                'u' => {
-                    let (character, length) = unicode(rest.as_str().as_bytes())?;
-                    rest = rest.as_str().get(length..)?.chars();
-                    character
-                }
-                itself => itself,
-            };
-        }
-        self.raw = rest.as_str();
-        Some(next)
-    }
-}
-
-/// The character behind a `\u`, and how many bytes it takes from there.
-fn unicode(digits: &[u8]) -> Option<(char, usize)> {
-    let unit = hex(digits.first_chunk()?)?;
-    match unit {
-        HIGH_FIRST..=HIGH_LAST => {
-            let low = hex(digits.get(6..)?.first_chunk()?)?;
-            let code = 0x10000 + (unit - HIGH_FIRST) * 0x400 + low.checked_sub(LOW_FIRST)?;
-            Some((char::from_u32(code)?, 10))
-        }
-        _ => Some((char::from_u32(unit)?, 4)),
-    }
-}
-
-fn hex(digits: &[u8; 4]) -> Option<u32> {
-    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
-}
-
 /// What ends the innermost level.
 fn end_of(objects: u64) -> u8 {
     if objects & 1 == 1 { b'}' } else { b']' }
 }
 
-/// The eight bytes at `at`, if there are as many.
-#[inline]
-fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let word = bytes.get(at..at + 8)?.first_chunk()?;
-    Some(u64::from_le_bytes(*word))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Sets the highest bit of each byte of `word` that ends the plain part of a string. Exact up to
-/// the lowest such byte; above it the borrow of a subtraction may travel, and does no harm.
-#[inline]
-fn special(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
-    // Flipping bit 1 puts `"` (0x22) right behind the control characters (below 0x20), and leaves
-    // those where they are as a whole: one comparison finds both.
-    let quotes = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
-    let backslashes = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-    // Bytes beyond ASCII have their highest bit set, and are never special.
-    (quotes | backslashes) & !word & (ONES * 0x80)
-}
+    #[test]
+    fn accepts_json_and_nothing_else() {
+        for (text, valid, why) in [
+            ("{}", true, "empty object"),
+            ("[]", true, "empty array"),
+            (" \t\r\n{ \"a\" : [ 1 , { } , [ ] , \"b\" ] } \n", true, "white space (2)"),
+            ("\"\"", true, "a string alone (2)"),
+            ("0", true, "a number alone"),
+            ("true", true, "a name alone"),
+            ("{\"a\":1,\"a\":2}", true, "duplicate keys are for the caller (4)"),
+            ("", false, "nothing"),
+            (" ", false, "white space only"),
+            ("\u{feff}{}", false, "byte order mark (8.1)"),
+            ("\u{a0}{}", false, "no white space of JSON"),
+            ("{} x", false, "more after the end"),
+            ("{}{}", false, "two values"),
+            ("{", false, "open object"),
+            ("[", false, "open array"),
+            ("}", false, "end without start"),
+            ("{]", false, "wrong end of an object"),
+            ("[}", false, "wrong end of an array"),
+            ("{\"a\"}", false, "no value (4)"),
+            ("{\"a\":}", false, "no value after the colon"),
+            ("{\"a\" 1}", false, "no colon"),
+            ("{\"a\"::1}", false, "two colons"),
+            ("{a:1}", false, "bare key"),
+            ("{1:1}", false, "key is a number"),
+            ("{\"a\":1,}", false, "comma before the end of an object"),
+            ("{,\"a\":1}", false, "comma after the start of an object"),
+            ("{\"a\":1 \"b\":2}", false, "no comma in an object"),
+            ("{\"a\":1,,\"b\":2}", false, "two commas in an object"),
+            ("[1,]", false, "comma before the end of an array (5)"),
+            ("[,1]", false, "comma after the start of an array"),
+            ("[1 2]", false, "no comma in an array"),
+            ("[1,,2]", false, "two commas in an array"),
+            ("[1:2]", false, "colon in an array"),
+            ("-0", true, "minus zero (6)"),
+            ("-1.5e+10", true, "all parts of a number"),
+            ("0.0E-0", true, "zeros"),
+            ("1e999", true, "size is not checked"),
+            ("00", false, "leading zero"),
+            ("01", false, "leading zero before a digit"),
+            ("-01", false, "leading zero after a sign"),
+            ("+1", false, "plus"),
+            (".5", false, "no integer"),
+            ("1.", false, "no fraction"),
+            ("1.e1", false, "no fraction before an exponent"),
+            ("1e", false, "no exponent"),
+            ("1e+", false, "no digits after a sign"),
+            ("-", false, "sign only"),
+            ("--1", false, "two signs"),
+            ("0x1", false, "hexadecimal"),
+            ("1_0", false, "underscore"),
+            ("NaN", false, "not a number"),
+            ("-Infinity", false, "infinity"),
+            ("True", false, "names are lower case (3)"),
+            ("nul", false, "cut name"),
+            ("nulls", false, "longer name"),
+            ("'a'", false, "single quotes"),
+            ("\"a", false, "open string (7)"),
+            ("\"a\\\"", false, "open string after an escape"),
+            ("\"\\\"", false, "only an escape"),
+            ("\"\\/\\b\\f\\n\\r\\t\\\"\\\\\"", true, "all short escapes"),
+            ("\"\\a\"", false, "unknown escape"),
+            ("\"\\u00e9\\uABcd\"", true, "long escapes"),
+            ("\"\\u00e\"", false, "three digits"),
+            ("\"\\u00eg\"", false, "no digit"),
+            ("\"\\u+0e9\"", false, "sign in an escape"),
+            ("\"\\U00e9\"", false, "upper case escape"),
+            ("\"\\ud83d\\ude00\"", true, "surrogate pair"),
+            ("\"\\ud83d\"", false, "high surrogate alone (8.2)"),
+            ("\"\\ude00\"", false, "low surrogate alone"),
+            ("\"\\ude00\\ud83d\"", false, "surrogates the wrong way round"),
+            ("\"\\ud83d\\ud83d\"", false, "two high surrogates"),
+            ("\"\\ud83dxude00\"", false, "pair without second escape"),
+            ("\"\\ud83d\\n\"", false, "high surrogate before a short escape"),
+            ("\"a\nb\"", false, "line end in a string"),
+            ("\"a\tb\"", false, "tab in a string"),
+            ("\"\0\"", false, "NUL in a string"),
+            ("\"01234567\x1f\"", false, "control character after a whole word"),
+            ("\"\x7f\"", true, "DEL is no control character here"),
+            ("\"\u{e9}\u{1f600}\"", true, "beyond ASCII"),
+            ("// a\n1", false, "comment"),
+        ] {
+            assert_eq!(accepts(text.as_bytes(), 8), valid, "{why}: {text:?}");
+        }
+        assert!(Reader::new(b"\"\xff\"", 8).is_err(), "no UTF-8 (8.1)");
+        assert!(Reader::new(b"\"\xed\xa0\x80\"", 8).is_err(), "surrogate in UTF-8");
+        assert!(Reader::new(b"\"\xc0\xaf\"", 8).is_err(), "overlong");
+    }
 
-/// UTF-16 surrogates: pairs of one high and one low.
-const HIGH_FIRST: u32 = 0xd800;
-const HIGH_LAST: u32 = 0xdbff;
-const LOW_FIRST: u32 = 0xdc00;
-const LOW_LAST: u32 = 0xdfff;
+    #[test]
+    fn counts_levels_from_the_outermost() {
+        for (text, depth) in
+            [("1", 0), ("{}", 1), ("[[]]", 2), ("{\"a\":{\"b\":[{}]}}", 4), ("[{},{},[{}]]", 3)]
+        {
+            assert!(accepts(text.as_bytes(), depth), "{text} at {depth}");
+            assert!(depth == 0 || !accepts(text.as_bytes(), depth - 1), "{text} below {depth}");
+        }
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(accepts(nested(64).as_bytes(), usize::MAX));
+        assert!(!accepts(nested(65).as_bytes(), usize::MAX), "whatever is asked for");
+        assert!(!accepts("[".repeat(1_000_000).as_bytes(), usize::MAX), "without a stack");
+    }
+
+    #[test]
+    fn levels_count_through_members_and_values() {
+        let text = br#"{"a":{"b":[]},"c":[[]],"d":{"e":[]}}"#;
+        let read = |depth| {
+            let mut reader = Reader::new(text, depth)?;
+            reader.members(|reader, key| {
+                if key.is("c") {
+                    return reader.skip();
+                }
+                assert!(reader.starts_object());
+                reader.members(|reader, _| reader.value().map(drop))
+            })?;
+            reader.end()
+        };
+        assert_eq!(read(3), Ok(()));
+        assert_eq!(read(2), Err(Invalid));
+    }
+
+    #[test]
+    fn shows_values_as_they_are() {
+        let text = br#" {"s": "a\"b", "n":-1.50, "t":true,"f":false , "z":null, "o": { "x": 1 }, "a":[1, 2]} "#;
+        let mut values = Vec::new();
+        let mut reader = Reader::new(text, 8).expect("UTF-8");
+        let read = reader.members(|reader, key| {
+            let value = reader.value()?;
+            values.push((key.raw(), value));
+            Ok(())
+        });
+        assert_eq!((read, reader.end()), (Ok(()), Ok(())));
+        let expected = [
+            ("s", Value::Text(Text::new(r#"a\"b"#, true))),
+            ("n", Value::Number("-1.50")),
+            ("t", Value::Bool(true)),
+            ("f", Value::Bool(false)),
+            ("z", Value::Null),
+            ("o", Value::Object(r#"{ "x": 1 }"#)),
+            ("a", Value::Array("[1, 2]")),
+        ];
+        assert!(values == expected);
+    }
+
+    #[test]
+    fn objects_only_where_objects_are_expected() {
+        for text in ["[]", "1", "\"a\"", "null", "", " "] {
+            let mut reader = Reader::new(text.as_bytes(), 8).expect("UTF-8");
+            assert!(!reader.starts_object(), "{text}");
+            assert_eq!(reader.members(|reader, _| reader.skip()), Err(Invalid), "{text}");
+        }
+        assert!(Reader::new(b" \n{", 8).expect("UTF-8").starts_object());
+    }
+
+    #[test]
+    fn a_value_must_be_consumed_exactly_once() {
+        for each in [
+            |_: &mut Reader<'_>| Ok(()),
+            |reader: &mut Reader<'_>| {
+                reader.skip()?;
+                reader.skip()
+            },
+        ] {
+            let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
+            assert_eq!(reader.members(|reader, _| each(reader)), Err(Invalid));
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_caller_ends_the_reading() {
+        let mut seen = 0;
+        let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
+        let read = reader.members(|_, _| {
+            seen += 1;
+            Err(Invalid)
+        });
+        assert_eq!((read, seen), (Err(Invalid), 1));
+    }
+
+    pub(super) fn accepts(text: &[u8], depth: usize) -> bool {
+        Reader::new(text, depth)
+            .is_ok_and(|mut reader| reader.skip().is_ok() && reader.end().is_ok())
+    }
+}

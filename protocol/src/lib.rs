@@ -49,8 +49,8 @@
 //!             connection.handle_answer(now(), id, store(query));
 //!         } else if let Some(transmit) = connection.transmit() {
 //!             match socket.write(transmit.as_slice()) {
+//!                 Ok(0) | Err(_) => connection.handle_reset(now()),
 //!                 Ok(n) => connection.handle_sent(now(), n),
-//!                 Err(_) => connection.handle_reset(now()),
 //!             }
 //!         } else {
 //!             match socket.read(&mut buffer) {
@@ -112,17 +112,20 @@ mod exchange;
 mod http;
 pub mod id;
 mod json;
+mod now;
 pub mod query;
 pub mod report;
+mod state;
 pub mod transmit;
 pub mod update;
 
 pub use config::{Config, StatusMode};
-pub use connection::{CloseReason, Connection, Now};
+pub use connection::Connection;
 pub use id::{Alias, ApiKey, DeviceId, Mac, OwnerId, ReleaseId, Token};
+pub use now::Now;
 pub use query::{
     Answer, CheckIn, Device, DeviceStanding, Grant, Identify, KeyStanding, Kind, Offer, Offered,
     Query, QueryId, Record, Recorded, Redemption, Release, Standing,
 };
-pub use report::{Endpoint, Outcome, Refusal, Report};
+pub use report::{CloseReason, Endpoint, Outcome, Refusal, Report};
 pub use transmit::Transmit;

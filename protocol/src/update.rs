@@ -29,7 +29,7 @@ pub fn judge(offer: &Offer, version: Option<&str>, env_hash: Option<&str>) -> Ve
     if !supports(&offer.platform) {
         return Verdict::UnsupportedPlatform;
     }
-    let version = version.unwrap_or(UNREPORTED);
+    let version = version.filter(|version| !version.is_empty()).unwrap_or(UNREPORTED);
     // The steady case: nothing to parse.
     let order = if *offer.version == *version && parse_version(version).is_some() {
         Ordering::Equal
@@ -53,6 +53,13 @@ pub fn judge(offer: &Offer, version: Option<&str>, env_hash: Option<&str>) -> Ve
 #[must_use]
 pub fn supports(platform: &str) -> bool {
     PLATFORMS.contains(&platform.split(':').next().unwrap_or_default())
+}
+
+/// Are devices of this platform never offered anything, whatever is published for them? Node.js
+/// devices update themselves and only trip over an offer, SigFox ones cannot (WIRE.md 2.3, 8).
+pub(crate) fn never_offered(platform: &str) -> bool {
+    let base = platform.split(':').next().unwrap_or_default();
+    base.eq_ignore_ascii_case("nodejs") || base.eq_ignore_ascii_case("sigfox")
 }
 
 /// Reads a version as both sides write it: what follows the last `:`, without a leading `v`; one
@@ -80,7 +87,8 @@ pub fn parse_version(text: &str) -> Option<Version> {
 fn other_environment(offered: Option<&str>, installed: Option<&str>) -> bool {
     match (offered, installed) {
         (Some(offered), Some(installed)) => {
-            !offered.is_empty() && offered != installed && !installed.starts_with(LIBRARY_DEFAULT)
+            let both = !offered.is_empty() && !installed.is_empty();
+            both && offered != installed && !installed.starts_with(LIBRARY_DEFAULT)
         }
         (Some(_) | None, _) => false,
     }
@@ -182,6 +190,8 @@ mod tests {
             ("1.0.0", e, Some("1.0.0"), Some("cafebabe00"), Current),
             ("1.0.0", e, Some("1.0.1"), Some("e2"), Current),
             ("1.0.0", Some(""), Some("1.0.0"), Some("e2"), Current),
+            ("1.0.0", e, Some("1.0.0"), Some(""), Current),
+            ("0.0.1", None, Some(""), None, Current),
             // what cannot be compared is never offered
             ("Build-12", None, Some("Build-12"), None, Incomparable),
             ("1.0.0", None, Some("Build-12"), None, Incomparable),

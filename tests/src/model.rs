@@ -171,9 +171,12 @@ impl ModelStore {
             None => self.newest(kept.device),
         };
         match release {
-            Some(release) => {
-                Redemption::Ready { release, started: kept.started, forced: kept.grant.forced }
-            }
+            Some(release) => Redemption::Ready {
+                device: kept.device,
+                release,
+                started: kept.started,
+                forced: kept.grant.forced,
+            },
             None => Redemption::Nothing,
         }
     }

@@ -3,17 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use rapidhash::v3::rapidhash_v3;
-
 use crate::api::fields::{Credential, Field, credential};
 use crate::api::guard::{self, Advice, Aftermath};
+use crate::api::registration::{Fields, Name, Place};
 use crate::api::{Content, Context, Response, Scratch, Step, refuse};
 use crate::http::{Framing, Request, Status, write};
-use crate::id::{Alias, DeviceId, Mac, OwnerId, Token};
-use crate::json::{Invalid, Reader};
+use crate::id::{DeviceId, Mac, OwnerId, Token, misleads};
+use crate::json::Reader;
 use crate::query::{
-    Answer, CheckIn, Device, DeviceStanding, Grant, Identify, KeyStanding, Offer, Offered, Query,
-    Record, Recorded, Standing,
+    Answer, Device, DeviceStanding, Grant, Identify, KeyStanding, Offer, Offered, Query, Record,
+    Recorded, Standing,
 };
 use crate::report::{Outcome, Refusal};
 use crate::update::{self, Verdict};
@@ -30,14 +29,9 @@ pub(crate) struct Plan {
     digest: u64,
     failed: bool,
     downlink: bool,
+    /// Of a platform that is never offered anything (WIRE.md 2.3 and 8).
+    updates_itself: bool,
     stage: Stage,
-}
-
-/// Where a text stands in [`Scratch::text`]; empty if it does not.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    start: u32,
-    end: u32,
 }
 
 enum Stage {
@@ -80,8 +74,8 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
     let Some(owner) = fields.of(Name::Owner).owner() else {
         return refuse_owner(fields.of(Name::Owner), context);
     };
-    let Some(key) = key else { return refuse_key(context) };
-    let plan = fields.plan(request.body);
+    let Some(key) = key else { return refuse_key(Refusal::NoKey, context) };
+    let plan = Plan::of(&fields, request.body);
     context.scratch.text.clear();
     context.scratch.text.extend_from_slice(request.body);
     let identify = Identify { owner: Some(owner), key, device: plan.device, mac: plan.mac };
@@ -95,7 +89,7 @@ pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>
         (Stage::Keeping(verb), Answer::Recorded(Some(recorded))) => {
             reply(&plan, verb, &recorded, context)
         }
-        (Stage::Keeping(_), Answer::Recorded(None)) => refuse_key(context),
+        (Stage::Keeping(_), Answer::Recorded(None)) => refuse_key(Refusal::UnknownDevice, context),
         (Stage::Identifying | Stage::Keeping(_), _) => Step::Reply(Response::unavailable()),
     }
 }
@@ -103,7 +97,7 @@ pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>
 fn decide<I>(mut plan: Plan, standing: Standing, context: &mut Context<'_>) -> Step<I> {
     match standing.key {
         KeyStanding::Valid => {}
-        KeyStanding::Wrong => return refuse_key(context),
+        KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
         KeyStanding::UnknownOwner => {
             let text = r#"{"success":false,"response":"apikey_not_found"}"#;
             return refuse(
@@ -116,7 +110,7 @@ fn decide<I>(mut plan: Plan, standing: Standing, context: &mut Context<'_>) -> S
     }
     match standing.device {
         // No hint that the id exists (WIRE.md 1.1).
-        DeviceStanding::Foreign => refuse_key(context),
+        DeviceStanding::Foreign => refuse_key(Refusal::UnknownDevice, context),
         DeviceStanding::Unknown => {
             plan.stage = Stage::Keeping(Verb::Registered);
             keep(plan, false, None, None, context)
@@ -147,7 +141,8 @@ fn decide_known<I>(
     };
     let told = match verb {
         Verb::Ok { .. } => device.auto_update,
-        Verb::Registered | Verb::Offer { .. } => device.told_auto_update,
+        // Should the offer have no effect, the next reply tells the flag once more.
+        Verb::Registered | Verb::Offer { .. } => false,
     };
     let age = context.now.unix.saturating_sub(device.seen);
     let nothing_new = plan.digest == device.digest
@@ -174,10 +169,12 @@ fn choose(
     context: &Context<'_>,
 ) -> (Verb, Option<Offered>) {
     const OK: Verb = Verb::Ok { held_back: false };
-    let Some(offer) = newest.filter(|_| device.auto_update) else { return (OK, None) };
+    let may = device.auto_update && !plan.updates_itself;
+    let Some(offer) = newest.filter(|_| may) else { return (OK, None) };
     let reported = plan.version.text(context.scratch);
+    let installed = reported.or(device.version.as_deref());
     let environment = plan.env_hash.text(context.scratch);
-    if update::judge(&offer, reported, environment) != Verdict::Update {
+    if update::judge(&offer, installed, environment) != Verdict::Update {
         return (OK, None);
     }
     let firmware = plan.firmware.text(context.scratch).unwrap_or_default();
@@ -211,7 +208,7 @@ fn keep<I>(
     let record = Record {
         owner,
         device: plan.device,
-        check_in: Some(fields.check_in(&plan, told_auto_update)),
+        check_in: Some(fields.check_in(plan.mac, plan.digest, told_auto_update)),
         offered,
         grant,
     };
@@ -272,7 +269,10 @@ fn write_offer(
     body.extend_from_slice(br#"{"registration":{"status":"FIRMWARE_UPDATE","auto_update":"#);
     body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
     body.extend_from_slice(br#","alias":""#);
-    body.extend_from_slice(kept.alias.as_bytes());
+    body.extend_from_slice(match url {
+        Some(_) => kept.alias.start(ALIAS_BYTES_BESIDE_URL).as_bytes(),
+        None => kept.alias.as_bytes(),
+    });
     body.extend_from_slice(br#"","udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
@@ -291,7 +291,11 @@ fn write_offer(
         body.extend_from_slice(mac.to_string().as_bytes());
     }
     body.extend_from_slice(br#"","version":""#);
-    body.extend_from_slice(offer.version.as_bytes());
+    let version = match &*offer.version {
+        misleading if misleads(misleading) => misleading.rsplit(':').next().unwrap_or_default(),
+        version => version,
+    };
+    body.extend_from_slice(version.as_bytes());
     body.extend_from_slice(br#""}}"#);
 }
 
@@ -314,9 +318,9 @@ fn write_downlink(plan: &Plan, text: &[u8], body: &mut Vec<u8>) {
     body.extend_from_slice(br#""}}"#);
 }
 
-fn refuse_key<I>(context: &Context<'_>) -> Step<I> {
+fn refuse_key<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
     let text = r#"{"success":false,"response":"owner_found_but_no_key"}"#;
-    refuse(context.config, Status::UNAUTHORIZED, Refusal::WrongKey, Content::Json(text))
+    refuse(context.config, Status::UNAUTHORIZED, refusal, Content::Json(text))
 }
 
 /// Echoes what was sent, made safe and short.
@@ -325,198 +329,38 @@ fn refuse_owner<I>(owner: Field<'_>, context: &mut Context<'_>) -> Step<I> {
     let body = &mut context.scratch.body;
     body.clear();
     body.extend_from_slice(br#"{"success":false,"response":"invalid owner:"#);
-    let echo = sent.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\' | '{' | '}'));
-    body.extend(echo.take(OwnerId::BYTES_MAX).filter(char::is_ascii).map(|c| c as u8));
+    let safe = |b: &u8| b.is_ascii() && !b.is_ascii_control() && !br#""\{}"#.contains(b);
+    let echo = sent.bytes().filter(safe).take(OwnerId::BYTES_MAX).collect::<Vec<_>>();
+    // A text that is dropped by a library is not worth repeating.
+    if !std::str::from_utf8(&echo).is_ok_and(misleads) {
+        body.extend_from_slice(&echo);
+    }
     body.extend_from_slice(br#""}"#);
     refuse(context.config, Status::BAD_REQUEST, Refusal::UnknownOwner, Content::Written)
 }
 
-/// The fields of a `registration`, by [`Name`].
-#[derive(Default)]
-struct Fields<'a> {
-    values: [Field<'a>; Name::ALL.len()],
-}
-
-impl<'a> Fields<'a> {
-    /// Reads a check-in's body: an object with a `registration` object that is not empty.
-    fn read(&mut self, body: &'a [u8], depth_max: usize) -> Result<(), Invalid> {
-        let mut seen = false;
-        let mut empty = true;
-        let mut reader = Reader::new(body, depth_max)?;
-        reader.members(|reader, key| {
-            if !key.is("registration") {
-                return reader.value().map(drop);
-            }
-            if seen {
-                return Err(Invalid);
-            }
-            seen = true;
-            reader.members(|reader, key| {
-                empty = false;
-                let value = reader.value()?;
-                match key.plain().and_then(Name::parse) {
-                    Some(name) => self.values[name as usize].keep(value),
-                    None => Ok(()),
-                }
-            })
-        })?;
-        reader.end()?;
-        // A MAC of another type is no MAC; `ack` may be anything; the rest must be scalar.
-        let nested = |name: &Name| matches!(self.of(*name), Field::Nested);
-        let bad =
-            Name::ALL.iter().any(|name| !matches!(name, Name::Mac | Name::Ack) && nested(name));
-        if empty || bad { Err(Invalid) } else { Ok(()) }
-    }
-
-    fn of(&self, name: Name) -> Field<'a> {
-        self.values[name as usize]
-    }
-
-    fn plan(&self, body: &[u8]) -> Plan {
-        let place = |name| Place::of(self.of(name), body);
-        let mac = self.of(Name::Mac).mac();
-        let asks = !matches!(self.of(Name::Ack), Field::Absent | Field::Null);
-        Plan {
+impl Plan {
+    fn of(fields: &Fields<'_>, body: &[u8]) -> Self {
+        let place = |name| Place::of(fields.of(name), body);
+        let mac = fields.of(Name::Mac).mac();
+        let asks = !matches!(fields.of(Name::Ack), Field::Absent | Field::Null);
+        Self {
             owner: place(Name::Owner),
-            device: self.of(Name::Udid).device(),
+            device: fields.of(Name::Udid).device(),
             mac,
             version: place(Name::Version),
             env_hash: place(Name::EnvHash),
             firmware: place(Name::Firmware),
-            digest: self.digest(),
-            failed: self.of(Name::Status).plain().is_some_and(guard::tells_failure),
+            digest: fields.digest(),
+            failed: fields.of(Name::Status).plain().is_some_and(guard::tells_failure),
             downlink: asks && mac.is_some_and(|mac| mac.sigfox_id().is_some()),
+            updates_itself: fields.of(Name::Platform).plain().is_some_and(update::never_offered),
             stage: Stage::Identifying,
         }
     }
-
-    /// Two check-ins with equal digests keep the same facts, but for the radio's moods.
-    fn digest(&self) -> u64 {
-        Name::ALL.iter().filter(|name| !name.is_volatile()).fold(0_u64, |digest, name| {
-            let value = self.of(*name).text();
-            let value = value.map_or(*name as u64, |text| rapidhash_v3(text.raw().as_bytes()));
-            (digest.rotate_left(23) ^ value).wrapping_mul(DIGEST_FACTOR)
-        })
-    }
-
-    fn check_in(&self, plan: &Plan, told_auto_update: bool) -> CheckIn {
-        let owned = |name| self.of(name).text().map(|text| Box::from(text.decode()));
-        let alias = self.of(Name::Alias).text().map(|text| text.decode());
-        let platform = self.of(Name::Platform).text().map(|text| text.decode().to_lowercase());
-        CheckIn {
-            mac: plan.mac,
-            alias: alias.as_deref().and_then(Alias::clean),
-            version: owned(Name::Version),
-            platform: platform.map(Into::into),
-            env_hash: owned(Name::EnvHash),
-            facts: self.facts().into(),
-            digest: plan.digest,
-            told_auto_update,
-        }
-    }
-
-    /// The stored fields as one JSON object with string values, in the order of [`Name`].
-    fn facts(&self) -> String {
-        let mut facts = String::from("{");
-        for name in Name::ALL.iter().filter(|name| name.is_fact()) {
-            let value = match self.of(*name).text() {
-                Some(text) if *name == Name::Fcid => Cow::Owned(text.raw().to_uppercase()),
-                Some(text) => Cow::Borrowed(text.raw()),
-                None if *name == Name::Fcid => Cow::Borrowed("000000000000"),
-                None => continue,
-            };
-            let comma = if facts.len() > 1 { "," } else { "" };
-            facts.extend([comma, "\"", name.key(), "\":\"", &*value, "\""]);
-        }
-        facts.push('}');
-        facts
-    }
 }
 
-impl Place {
-    /// Where a field's text lies in `body`, of which it is a slice.
-    fn of(field: Field<'_>, body: &[u8]) -> Self {
-        let Some(text) = field.text().map(|text| text.raw()) else { return Self::default() };
-        // A boolean's text does not lie in the body: the difference is then out of bounds.
-        let start = text.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
-        match (u32::try_from(start), u32::try_from(start.wrapping_add(text.len()))) {
-            (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },
-            _ => Self::default(),
-        }
-    }
-
-    fn bytes(self, text: &[u8]) -> &[u8] {
-        text.get(self.start as usize..self.end as usize).unwrap_or_default()
-    }
-
-    fn text(self, scratch: &Scratch) -> Option<&str> {
-        std::str::from_utf8(self.bytes(&scratch.text)).ok().filter(|text| !text.is_empty())
-    }
-}
-
-macro_rules! names {
-    ($($name:ident = $key:literal),* $(,)?) => {
-        /// The fields of a `registration` that Otter knows (WIRE.md 1.1).
-        #[derive(Clone, Copy, PartialEq, Eq)]
-        enum Name { $($name),* }
-
-        impl Name {
-            const ALL: &[Self] = &[$(Self::$name),*];
-
-            fn parse(key: &str) -> Option<Self> {
-                match key {
-                    $($key => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-
-            fn key(self) -> &'static str {
-                match self {
-                    $(Self::$name => $key),*
-                }
-            }
-        }
-    };
-}
-
-names! {
-    Mac = "mac",
-    Owner = "owner",
-    Udid = "udid",
-    Version = "version",
-    Firmware = "firmware",
-    EnvHash = "env_hash",
-    Alias = "alias",
-    Platform = "platform",
-    Status = "status",
-    Lat = "lat",
-    Lon = "lon",
-    Rssi = "rssi",
-    Snr = "snr",
-    Station = "station",
-    Commit = "commit",
-    Checksum = "checksum",
-    Push = "push",
-    Fcid = "fcid",
-    TimezoneOffset = "timezone_offset",
-    TimezoneAbbr = "timezone_abbr",
-    Ack = "ack",
-}
-
-impl Name {
-    /// Changes from one check-in to the next without meaning: kept with the next real change.
-    fn is_volatile(self) -> bool {
-        matches!(self, Self::Rssi | Self::Snr)
-    }
-
-    /// Not kept apart already.
-    fn is_fact(self) -> bool {
-        !matches!(self, Self::Owner | Self::Udid | Self::Mac | Self::Ack)
-    }
-}
-
-/// Longest [`crate::Config::public_url`] with which every reply fits into 511 bytes.
+/// Longest [`crate::Config::public_url`] with which every reply fits into 511 bytes, and how much
+/// of the alias then does.
 const URL_BYTES_MAX: usize = 64;
-
-/// Odd, and its bits look random: spreads each value over the whole digest.
-const DIGEST_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+const ALIAS_BYTES_BESIDE_URL: usize = 10;

@@ -73,7 +73,7 @@ fn begin_download<I>(
         let text = r#"{"success":false}"#;
         return refuse(config, Status::BAD_REQUEST, Refusal::UnknownOwner, Content::Json(text));
     };
-    let Some(key) = key else { return refuse_key(context) };
+    let Some(key) = key else { return refuse_key(Refusal::NoKey, context) };
     let identify = fields.identify(owner, key);
     let owned = |field: Field<'_>| field.text().map(|text| Box::from(text.decode()));
     let plan = Plan {
@@ -107,7 +107,7 @@ pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>
 fn decide<I>(plan: Plan, standing: Standing, context: &Context<'_>) -> Step<I> {
     match standing.key {
         KeyStanding::Valid => {}
-        KeyStanding::Wrong => return refuse_key(context),
+        KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
         KeyStanding::UnknownOwner => {
             let text = r#"{"success":false,"response":"apikey_not_found"}"#;
             return refuse(
@@ -211,9 +211,9 @@ fn refuse_issue<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
     refuse(context.config, Status::UNAUTHORIZED, refusal, Content::Text("OTT_API_KEY_NOT_VALID"))
 }
 
-fn refuse_key<I>(context: &Context<'_>) -> Step<I> {
+fn refuse_key<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
     let text = r#"{"success":false,"response":"owner_found_but_no_key"}"#;
-    refuse(context.config, Status::UNAUTHORIZED, Refusal::WrongKey, Content::Json(text))
+    refuse(context.config, Status::UNAUTHORIZED, refusal, Content::Json(text))
 }
 
 fn refuse_release<I>(context: &Context<'_>) -> Step<I> {

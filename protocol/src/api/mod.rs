@@ -9,13 +9,14 @@ mod firmware;
 mod guard;
 mod push;
 mod redeem;
+mod registration;
 mod response;
 
 pub(crate) use response::{Content, Part, Response};
 
 use crate::config::Config;
-use crate::connection::Now;
 use crate::http::{Method, Request, Status};
+use crate::now::Now;
 use crate::query::{Answer, Query};
 use crate::report::{Endpoint, Outcome, Refusal};
 

@@ -18,6 +18,8 @@ use crate::report::{Outcome, Refusal};
 pub(crate) struct Plan {
     token: Token,
     intent: Intent,
+    /// The first attempt has been begun.
+    starting: bool,
     range: Option<Range<usize>>,
     if_range: Option<Range<usize>>,
     /// MD5 of what the device runs now.
@@ -62,6 +64,7 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
     let plan = Plan {
         token,
         intent,
+        starting: false,
         range: keep("range"),
         if_range: keep("if-range"),
         sketch_md5: sketch.and_then(|md5| bytes_from_hex(&md5.to_ascii_lowercase())),
@@ -71,9 +74,9 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
 
 /// Decides what the token gets; asks to start the first attempt where bytes would leave.
 pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
-    let (release, started, forced) = match answer {
-        Answer::Redemption(Redemption::Ready { release, started, forced }) => {
-            (release, started, forced)
+    let (device, release, started, forced) = match answer {
+        Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
+            (device, release, started, forced)
         }
         Answer::Redemption(Redemption::Unknown) => return dead(context),
         Answer::Redemption(Redemption::Nothing) => {
@@ -89,11 +92,11 @@ pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>
     };
     let response = plan.answer(release, forced, context);
     let streams = plan.intent == Intent::Bytes && matches!(response.content, Content::Image(_));
-    if streams && !started {
-        Step::Ask(Query::Start { token: plan.token }, super::Plan::Redeem(plan))
-    } else {
-        Step::Reply(response)
+    if streams && !started && !plan.starting {
+        let plan = Plan { starting: true, ..plan };
+        return Step::Ask(Query::Start { token: plan.token }, super::Plan::Redeem(plan));
     }
+    Step::Reply(response.of(device))
 }
 
 impl Plan {
@@ -123,7 +126,10 @@ impl Plan {
             }
             Selection::Whole => (Status::OK, Outcome::Delivered, 0, size),
             Selection::Part { start, end } => {
-                (Status::PARTIAL_CONTENT, Outcome::Ranged, start, end)
+                let end = short_of_tail(start, end, offer);
+                let whole = start == 0 && end == size;
+                let outcome = if whole { Outcome::Delivered } else { Outcome::Ranged };
+                (Status::PARTIAL_CONTENT, outcome, start, end)
             }
             Selection::Unsatisfiable => {
                 let outcome = Outcome::Refused(Refusal::BadRange);
@@ -138,6 +144,14 @@ impl Plan {
         let close = status == Status::OK && self.intent == Intent::Bytes;
         Response { close, ..Response::new(status, outcome, content) }
     }
+}
+
+/// Where a part ends that would stop inside the tail: before it. Its claim would be spent on some of
+/// the tail, and the request for the rest would find the token dead. A part may be shorter than
+/// was asked for (RFC 9110 15.3.7); the client asks on from there.
+fn short_of_tail(start: u64, end: u64, offer: &Offer) -> u64 {
+    let tail = offer.tail_start();
+    if start < tail && end < offer.size { end.min(tail) } else { end }
 }
 
 /// One answer for unknown, expired, used, replaced and malformed tokens.

@@ -16,7 +16,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Framing, Head, Method, Refused, Span, Status};
+use super::fields::Told;
+use super::{Head, Method, Refused, Span, Status, target};
 use crate::Config;
 
 /// Bytes of line ends at the start of `bytes`, which a peer may send before a request
@@ -163,11 +164,10 @@ fn check_request_line(line: &[u8], lexed: bool, config: &Config) -> Result<(), R
         return Err(Refused::BAD_REQUEST);
     }
     if !lexed && let Err(error) = httparse::Request::new(&mut []).parse(line) {
-        return Err(match error {
-            httparse::Error::Version if names_other_version(line) => {
-                Refused::malformed(Status::VERSION_NOT_SUPPORTED)
-            }
-            _ => Refused::BAD_REQUEST,
+        return Err(if error == httparse::Error::Version && names_other_version(line) {
+            Refused::malformed(Status::VERSION_NOT_SUPPORTED)
+        } else {
+            Refused::BAD_REQUEST
         });
     }
     if target_bytes(line) > config.target_bytes_max {
@@ -176,11 +176,14 @@ fn check_request_line(line: &[u8], lexed: bool, config: &Config) -> Result<(), R
     Ok(())
 }
 
-/// Does the line end like `HTTP/2.0`, in the form of RFC 9112 2.3?
+/// Does the line name a version in the form of RFC 9112 2.3, after exactly a method and a target?
 fn names_other_version(line: &[u8]) -> bool {
-    let version = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next();
-    matches!(version, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+    let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+    let mut parts = line.split(|byte| *byte == b' ').skip(2);
+    let version = parts.next();
+    let named = matches!(version, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+        if major.is_ascii_digit() && minor.is_ascii_digit());
+    named && parts.next().is_none()
 }
 
 /// Bytes of the target in a request line that may have no end yet.
@@ -214,78 +217,24 @@ fn parse_whole(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
     }
     let bytes = &bytes[..length];
     let http_1_1 = request.version == Some(1);
-    let (path, query) = split_target(method, target, bytes)?;
+    let (path, query) = target::split(method, target)?;
     let mut told = Told::default();
     let lines = read_fields(bytes, request.headers, &mut told)?;
-    if told.hosts > 1 || told.hosts == 0 && http_1_1 || told.authentications > 1 {
-        return Err(Refused::BAD_REQUEST);
-    }
-    let framing = framing(&told, http_1_1, config)?;
-    if told.unknown_expectation {
-        return Err(Refused::malformed(Status::EXPECTATION_FAILED));
-    }
+    told.check(http_1_1)?;
+    let framing = told.framing(http_1_1, config)?;
+    let expects_continue = told.expects_continue(http_1_1, framing)?;
     Ok(Some(Head {
         method: method_of(method),
         http_1_1,
         length,
         framing,
-        keep_alive: !told.close && (http_1_1 || told.keep_alive),
-        expects_continue: told.expects_continue
-            && http_1_1
-            && !matches!(framing, Framing::None | Framing::Length(0)),
-        path,
-        query,
+        keep_alive: told.keep_alive(http_1_1),
+        expects_continue,
+        path: span(bytes, path),
+        query: query.map(|query| span(bytes, query)),
         lines,
         fields: request.headers.len() as u8,
     }))
-}
-
-/// What the header lines say that matters to the connection.
-#[derive(Default)]
-struct Told<'a> {
-    hosts: u8,
-    authentications: u8,
-    lengths: u8,
-    length: &'a [u8],
-    codings: u8,
-    coding: &'a [u8],
-    close: bool,
-    keep_alive: bool,
-    expects_continue: bool,
-    unknown_expectation: bool,
-}
-
-impl<'a> Told<'a> {
-    /// Looks at one field. The counters cannot overflow: there are at most 64 fields.
-    fn read(&mut self, name: &[u8], value: &'a [u8]) {
-        // By the first letter, so that most names are compared with nothing.
-        match name.first().map(|first| first | 0x20) {
-            Some(b'a') if is(name, b"authentication") => self.authentications += 1,
-            Some(b'c') if is(name, b"connection") => {
-                for element in elements(value) {
-                    self.close |= is(element, b"close");
-                    self.keep_alive |= is(element, b"keep-alive");
-                }
-            }
-            Some(b'c') if is(name, b"content-length") => {
-                self.lengths += 1;
-                self.length = value;
-            }
-            Some(b'e') if is(name, b"expect") => {
-                for element in elements(value) {
-                    let known = is(element, b"100-continue");
-                    self.expects_continue |= known;
-                    self.unknown_expectation |= !known;
-                }
-            }
-            Some(b'h') if is(name, b"host") => self.hosts += 1,
-            Some(b't') if is(name, b"transfer-encoding") => {
-                self.codings += 1;
-                self.coding = value;
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Reads the header lines, and makes sure that every line of the head ends with CR LF.
@@ -310,34 +259,6 @@ fn read_fields<'a>(
     Ok(lines)
 }
 
-/// RFC 9112 6.3, without the cases in which two readers could disagree.
-fn framing(told: &Told<'_>, http_1_1: bool, config: &Config) -> Result<Framing, Refused> {
-    match (told.codings, told.lengths) {
-        (0, 0) => Ok(Framing::None),
-        (0, 1) => match content_length(told.length) {
-            None => Err(Refused::BAD_REQUEST),
-            Some(length) if length > config.body_bytes_max as u64 => {
-                Err(Refused::too_large(Status::CONTENT_TOO_LARGE))
-            }
-            Some(length) => Ok(Framing::Length(length)),
-        },
-        (1, 0) if !http_1_1 => Err(Refused::BAD_REQUEST),
-        (1, 0) if is(told.coding, b"chunked") => Ok(Framing::Chunked),
-        (1, 0) => Err(Refused::malformed(Status::NOT_IMPLEMENTED)),
-        _ => Err(Refused::BAD_REQUEST),
-    }
-}
-
-/// 1 to 19 digits, so it cannot overflow.
-fn content_length(value: &[u8]) -> Option<u64> {
-    if !(1..=19).contains(&value.len()) {
-        return None;
-    }
-    value.iter().try_fold(0, |sum: u64, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
-    })
-}
-
 fn method_of(name: &str) -> Method {
     match name {
         "GET" => Method::Get,
@@ -346,40 +267,6 @@ fn method_of(name: &str) -> Method {
         "OPTIONS" => Method::Options,
         _ => Method::Other,
     }
-}
-
-/// Splits the target into path and query (RFC 9112 3.2).
-fn split_target(method: &str, target: &str, bytes: &[u8]) -> Result<(Span, Option<Span>), Refused> {
-    // httparse lets everything through that is no blank and no control character. A fragment is
-    // not part of a target, and what is beyond ASCII has to be percent-encoded.
-    let target = target.as_bytes();
-    let found = target.iter().fold(0, |found, byte| found | TARGET[usize::from(*byte)]);
-    if found & BAD != 0 {
-        return Err(Refused::BAD_REQUEST);
-    }
-    let mark = if found == 0 { None } else { target.iter().position(|byte| *byte == b'?') };
-    let (path, query) = match mark {
-        Some(at) => (&target[..at], Some(span(bytes, &target[at + 1..]))),
-        None => (target, None),
-    };
-    let path = match path {
-        [b'/', ..] => path,
-        b"*" if method == "OPTIONS" && query.is_none() => path,
-        _ if method == "CONNECT" => path,
-        _ => without_authority(path).ok_or(Refused::BAD_REQUEST)?,
-    };
-    Ok((span(bytes, path), query))
-}
-
-/// What follows the authority of an absolute `http` or `https` URI without query.
-fn without_authority(target: &[u8]) -> Option<&[u8]> {
-    let scheme = target.iter().position(|byte| *byte == b':')?;
-    if ![&b"http"[..], b"https"].iter().any(|known| target[..scheme].eq_ignore_ascii_case(known)) {
-        return None;
-    }
-    let rest = target[scheme..].strip_prefix(b"://")?;
-    let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-    if end == 0 { None } else { Some(&rest[end..]) }
 }
 
 /// Where `part`, a slice of `bytes`, lies in it. Heads are shorter than 64 KiB.
@@ -395,40 +282,331 @@ fn offset(bytes: &[u8], part: &[u8]) -> usize {
     offset
 }
 
-/// The elements of a comma-separated list (RFC 9110 5.6.1).
-fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
-}
-
-/// Compares a name with a `lower`-case one of letters, digits and `-`. Exact where there are no
-/// control characters: but for those, only letters fall together when bit 5 is set.
-fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
-    let Ok(name) = <&[u8; N]>::try_from(name) else {
-        return false;
-    };
-    name.iter().zip(lower).fold(0, |difference, (a, b)| difference | ((a | 0x20) ^ b)) == 0
-}
-
 /// `tchar` of RFC 9110 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What a byte means for the target that holds it: nothing, [`QUERY`] or [`BAD`].
-const TARGET: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0x80;
-    while byte < table.len() {
-        table[byte] = BAD;
-        byte += 1;
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::super::{Framing, Request};
+    use super::*;
+    use crate::report::Refusal;
+
+    /// Heads that are refused, and with what. `H` stands for a good request line and host.
+    const REFUSED: &[(&str, u16, &str)] = &[
+        // RFC 9112 2.2: line ends
+        ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400, "bare LF after the request line"),
+        ("H\nA: b\r\n\r\n", 400, "bare LF after a field"),
+        ("HA: b\n\r\n", 400, "bare LF after the last field"),
+        ("HA: b\r\n\n", 400, "bare LF as the empty line"),
+        ("HA: b\n\n", 400, "bare LF twice"),
+        ("GET / HTTP/1.0\n\n", 400, "bare LF without fields"),
+        ("HA: b\rc\r\n\r\n", 400, "bare CR in a value"),
+        ("GET / HTTP/1.1\rHost: a\r\n\r\n", 400, "bare CR after the request line"),
+        // RFC 9112 2.3: version
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "2.0"),
+        ("PRI * HTTP/2.0\r\n\r\n", 505, "preface of HTTP/2"),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, "1.2"),
+        ("GET / HTTP/0.9\r\n\r\n", 505, "0.9, said aloud"),
+        ("GET /\r\n\r\n", 400, "HTTP/0.9"),
+        ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400, "two digits"),
+        ("GET / http/1.1\r\nHost: a\r\n\r\n", 400, "lower case"),
+        ("GET / HTTP/1,1\r\nHost: a\r\n\r\n", 400, "comma"),
+        // RFC 9112 3: request line
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "two blanks before the target"),
+        ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400, "two blanks after the target"),
+        ("GET / HTTP/2.0 \r\nHost: a\r\n\r\n", 400, "blank after another version"),
+        ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400, "blank at the end"),
+        ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "tab"),
+        (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "blank at the start"),
+        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "method is no token"),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "blank in the target"),
+        ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "control character in the target"),
+        // RFC 9112 3.2, 7.2: Host
+        ("GET / HTTP/1.1\r\n\r\n", 400, "HTTP/1.1 without Host"),
+        ("HHost: a\r\n\r\n", 400, "two Hosts, equal"),
+        ("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", 400, "two Hosts in HTTP/1.0"),
+        // RFC 9112 5: fields
+        ("HA : b\r\n\r\n", 400, "blank before the colon (5.1)"),
+        ("H: b\r\n\r\n", 400, "no name"),
+        ("H : b\r\n\r\n", 400, "blank name"),
+        ("HA\r\n\r\n", 400, "no colon"),
+        ("HA: b\r\n c\r\n\r\n", 400, "folded (5.2)"),
+        ("HA: b\r\n\tc\r\n\r\n", 400, "folded with a tab (5.2)"),
+        ("GET / HTTP/1.1\r\n A: b\r\nHost: a\r\n\r\n", 400, "blank before the first (2.2)"),
+        ("HA: b\0c\r\n\r\n", 400, "NUL in a value"),
+        ("HA: b\x0bc\r\n\r\n", 400, "control character in a value"),
+        ("HA: b\x7fc\r\n\r\n", 400, "DEL in a value"),
+        ("HA\u{e9}: b\r\n\r\n", 400, "name beyond ASCII"),
+        // RFC 9112 6: framing
+        ("HContent-Length: 5\r\nContent-Length: 5\r\n\r\n", 400, "equal lengths (6.3)"),
+        ("HContent-Length: 5\r\ncontent-length: 6\r\n\r\n", 400, "lengths (6.3)"),
+        ("HContent-Length: 5, 5\r\n\r\n", 400, "list of lengths (6.3)"),
+        ("HContent-Length:\r\n\r\n", 400, "empty length"),
+        ("HContent-Length: +5\r\n\r\n", 400, "sign"),
+        ("HContent-Length: -5\r\n\r\n", 400, "negative"),
+        ("HContent-Length: 5 5\r\n\r\n", 400, "blank inside"),
+        ("HContent-Length: 0x5\r\n\r\n", 400, "hexadecimal"),
+        ("HContent-Length: 5_0\r\n\r\n", 400, "underscore"),
+        ("HContent-Length: 18446744073709551618\r\n\r\n", 400, "beyond 64 bits"),
+        ("HContent-Length: 00000000000000000005\r\n\r\n", 400, "20 digits"),
+        ("HContent-Length: 9999999999999999999\r\n\r\n", 413, "19 digits"),
+        ("HContent-Length: 16385\r\n\r\n", 413, "one byte too many"),
+        ("HContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "both (6.1)"),
+        ("HTransfer-Encoding: gzip\r\nContent-Length: 5\r\n\r\n", 400, "both, unknown (6.1)"),
+        ("HTransfer-Encoding: gzip\r\n\r\n", 501, "unknown coding (6.1)"),
+        ("HTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "two codings (6.1)"),
+        ("HTransfer-Encoding: chunked, chunked\r\n\r\n", 501, "chunked twice (6.1)"),
+        ("HTransfer-Encoding: chunked;a=b\r\n\r\n", 501, "parameter"),
+        ("HTransfer-Encoding: xchunked\r\n\r\n", 501, "almost chunked"),
+        ("HTransfer-Encoding: identity\r\n\r\n", 501, "identity"),
+        ("HTransfer-Encoding:\r\n\r\n", 501, "empty coding"),
+        ("HTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "twice"),
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "HTTP/1.0 (6.1)"),
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "HTTP/1.0, unknown (6.1)"),
+        // RFC 9110 10.1.1: Expect
+        ("HExpect: 200-ok\r\n\r\n", 417, "unknown expectation"),
+        ("HExpect: 100-continue, b\r\n\r\n", 417, "one of them unknown"),
+        // WIRE.md 1.0: the credential
+        ("HAuthentication: a\r\nauthentication: a\r\n\r\n", 400, "two credentials"),
+        // What is no HTTP at all
+        ("\u{16}\u{3}\u{1}", 400, "TLS hello, by its first byte"),
+        ("\r\r\n", 400, "CR without LF"),
+        ("{\"a\":1}", 400, "JSON, by its first byte"),
+        ("hello\r\n", 400, "one word, by its line end"),
+    ];
+
+    #[test]
+    fn refuses_what_could_be_read_in_two_ways() {
+        for (text, code, why) in REFUSED {
+            let bytes = expand(text);
+            let refused = parse(&bytes, &Config::default()).expect_err(why);
+            assert_eq!(refused.status.code(), *code, "{why}");
+            let refusal = if *code == 413 { Refusal::TooLarge } else { Refusal::Malformed };
+            assert_eq!(refused.refusal, refusal, "{why}");
+            assert_eq!(byte_by_byte(&bytes, &Config::default()), Err(refused), "{why}");
+        }
     }
-    table[b'#' as usize] = BAD;
-    table[b'?' as usize] = QUERY;
-    table
-};
 
-/// It has a query.
-const QUERY: u8 = 1;
+    #[test]
+    fn accepts_what_devices_send() {
+        let library = "POST /device/register HTTP/1.1\r\nHost: thinx.cloud\r\n\
+            Authentication:key\r\nAccept: application/json\r\nOrigin: device\r\n\
+            Content-Type: application/json\r\nUser-Agent: THiNX-Client\r\n\
+            Connection: close\r\nContent-Length: 302\r\n\r\n{\"registration\":";
+        let head = accepted(library);
+        assert_eq!(head.method, Method::Post);
+        assert_eq!(head.framing, Framing::Length(302));
+        assert_eq!((head.http_1_1, head.keep_alive, head.expects_continue), (true, false, false));
+        assert_eq!(head.length, library.len() - "{\"registration\":".len());
+        let check_in = request(&head, library);
+        assert_eq!((check_in.path(), check_in.query()), ("/device/register", None));
+        assert_eq!(check_in.header("authentication"), Some(&b"key"[..]));
+        assert_eq!(check_in.header("content-length"), Some(&b"302"[..]));
+        assert_eq!(check_in.header("absent"), None);
 
-/// It is refused.
-const BAD: u8 = 2;
+        let updater = "GET /device/firmware?ott=1&b=?2 HTTP/1.0\r\nHost: a:7442\r\n\
+            Connection: close\r\nContent-Length: 0\r\n\r\n";
+        let head = accepted(updater);
+        assert_eq!((head.method, head.http_1_1), (Method::Get, false));
+        assert_eq!(head.framing, Framing::Length(0));
+        let download = request(&head, updater);
+        assert_eq!((download.path(), download.query()), ("/device/firmware", Some("ott=1&b=?2")));
+    }
+
+    #[test]
+    fn finds_fields_whatever_their_case_and_blanks() {
+        let text = "GET / HTTP/1.1\r\nHOST:\r\nRange:\t bytes=0- \t\r\nx-a: 1\r\nX-A:2\r\n\r\n";
+        let head = accepted(text);
+        let request = request(&head, text);
+        assert_eq!(request.header("host"), Some(&b""[..]));
+        assert_eq!(request.header("range"), Some(&b"bytes=0-"[..]));
+        assert_eq!(request.headers("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(request.header("x-"), None);
+        assert_eq!(request.header(""), None);
+    }
+
+    #[test]
+    fn tells_methods_apart() {
+        for (name, method) in [
+            ("GET", Method::Get),
+            ("HEAD", Method::Head),
+            ("POST", Method::Post),
+            ("OPTIONS", Method::Options),
+            ("PUT", Method::Other),
+            ("get", Method::Other),
+            ("CONNECT", Method::Other),
+        ] {
+            assert_eq!(accepted(&format!("{name} / HTTP/1.0\r\n\r\n")).method, method, "{name}");
+        }
+    }
+
+    /// RELIABILITY.md 2, row 4: each limit holds to the byte, with or without an empty line.
+    #[test]
+    fn holds_its_limits() {
+        let mut config = Config::default();
+        (config.head_bytes_max, config.headers_max, config.target_bytes_max) = (64, 3, 8);
+        let fill = |bytes: usize| format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "b".repeat(bytes));
+        let status = |text: &str| byte_by_byte(text.as_bytes(), &config).err().map(|r| r.status);
+        for (text, expected) in [
+            (fill(64 - 23), None),
+            (fill(64 - 22), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            (fill(500), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            (fill(500).trim_end().to_owned(), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            ("G".repeat(64), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            (format!("GET /{}", "a".repeat(70)), Some(Status::URI_TOO_LONG)),
+            ("GET /2345678 HTTP/1.0\r\n\r\n".to_owned(), None),
+            ("GET /23456789 HTTP/1.0\r\n\r\n".to_owned(), Some(Status::URI_TOO_LONG)),
+            ("GET /23456789 HTTP/1.0\r\n".to_owned(), Some(Status::URI_TOO_LONG)),
+            ("GET / HTTP/1.0\r\nA:\r\nB:\r\nC:\r\n\r\n".to_owned(), None),
+            (
+                "GET / HTTP/1.0\r\nA:\r\nB:\r\nC:\r\nD:\r\n\r\n".to_owned(),
+                Some(Status::HEADER_FIELDS_TOO_LARGE),
+            ),
+        ] {
+            assert_eq!(status(&text), expected, "{text}");
+            assert_eq!(parse(text.as_bytes(), &config).err().map(|r| r.status), expected, "{text}");
+        }
+        // What the configuration cannot raise.
+        (config.head_bytes_max, config.headers_max) = (usize::MAX, usize::MAX);
+        let many = |lines| format!("GET / HTTP/1.0\r\n{}\r\n", "A: b\r\n".repeat(lines));
+        assert!(parse(many(64).as_bytes(), &config).is_ok_and(|head| head.is_some()));
+        assert!(parse(many(65).as_bytes(), &config).is_err());
+        assert!(parse(fill(65_512).as_bytes(), &config).is_ok_and(|head| head.is_some()));
+        assert!(parse(fill(65_513).as_bytes(), &config).is_err());
+    }
+
+    #[test]
+    fn skips_blank_lines() {
+        for (text, bytes) in
+            [("", 0), ("G", 0), ("\r\nG", 2), ("\n\r\n\nG", 4), ("\r\n\r", 2), ("\r\rG", 0)]
+        {
+            assert_eq!(skip_blank_lines(text.as_bytes()), bytes, "{text:?}");
+        }
+        // Half of a blank line is no reason to refuse anything.
+        assert_eq!(parse(b"\r", &Config::default()), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes, &small());
+        }
+
+        /// Whatever the pieces are: the first answer of a search is the answer for the whole.
+        #[test]
+        fn does_not_depend_on_cuts(
+            pieces in vec(select(PIECES), 0..24),
+            cuts in vec(0_usize..300, 0..4),
+            strict in any::<bool>(),
+        ) {
+            let bytes = pieces.concat().into_bytes();
+            let config = if strict { small() } else { Config::default() };
+            let whole = parse(&bytes[skip_blank_lines(&bytes)..], &config);
+            let bytes = &bytes[skip_blank_lines(&bytes)..];
+            prop_assert_eq!(&byte_by_byte(bytes, &config), &whole);
+            let mut ends: Vec<_> = cuts.iter().map(|cut| *cut.min(&bytes.len())).collect();
+            ends.push(bytes.len());
+            ends.sort_unstable();
+            prop_assert_eq!(grown(bytes, ends, &config), whole);
+        }
+
+        /// A head that is accepted ends with its first empty line, and its fields come back.
+        #[test]
+        fn returns_every_field(
+            fields in vec(("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,20}", "[!-~][ -~]{0,20}[!-~]"), 0..20),
+            body in vec(any::<u8>(), 0..20),
+        ) {
+            let fields: Vec<_> = fields.into_iter().map(|(name, value)| (format!("x{name}"), value)).collect();
+            let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let mut bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes();
+            let length = bytes.len();
+            bytes.extend(body);
+            let head = parse(&bytes, &Config::default()).expect("good").expect("complete");
+            prop_assert_eq!(head.length, length);
+            let request = Request { head: &head, bytes: &bytes, body: &[] };
+            for (name, value) in &fields {
+                let name = name.to_ascii_lowercase();
+                prop_assert!(request.headers(&name).any(|found| found == value.as_bytes()));
+                let count = fields.iter().filter(|(other, _)| other.eq_ignore_ascii_case(&name)).count();
+                prop_assert_eq!(request.headers(&name).count(), count);
+            }
+        }
+    }
+
+    const PIECES: &[&str] = &[
+        "GET / HTTP/1.1\r\n",
+        "POST /device/register HTTP/1.1\r\n",
+        "GET ",
+        "/?a",
+        " HTTP/1.0\r\n",
+        " HTTP/2.0",
+        "Host: a\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "Expect: 100-continue\r\n",
+        "A: bbbbbbbbbbbbbbbbbbbbbbbbbb\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        "\r",
+        ":",
+        " ",
+        "x",
+        "\0",
+        "\u{e9}",
+        "#",
+    ];
+
+    fn small() -> Config {
+        let mut config = Config::default();
+        (config.head_bytes_max, config.headers_max, config.target_bytes_max) = (80, 2, 20);
+        config
+    }
+
+    fn expand(text: &str) -> Vec<u8> {
+        match text.strip_prefix('H') {
+            Some(rest) if !rest.starts_with("TTP") => {
+                format!("GET / HTTP/1.1\r\nHost: a\r\n{rest}").into_bytes()
+            }
+            _ => text.as_bytes().to_vec(),
+        }
+    }
+
+    fn accepted(text: &str) -> Head {
+        let head = parse(text.as_bytes(), &Config::default()).expect(text).expect(text);
+        assert_eq!(byte_by_byte(text.as_bytes(), &Config::default()), Ok(Some(head.clone())));
+        head
+    }
+
+    fn request<'a>(head: &'a Head, text: &'a str) -> Request<'a> {
+        Request { head, bytes: text.as_bytes(), body: &[] }
+    }
+
+    fn byte_by_byte(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+        grown(bytes, 0..=bytes.len(), config)
+    }
+
+    /// The first answer to a buffer that grows to each of `ends` in turn.
+    fn grown(
+        bytes: &[u8],
+        ends: impl IntoIterator<Item = usize>,
+        config: &Config,
+    ) -> Result<Option<Head>, Refused> {
+        let mut search = Search::default();
+        for end in ends {
+            match search.parse(&bytes[..end], config) {
+                Ok(None) => {}
+                decided => return decided,
+            }
+        }
+        Ok(None)
+    }
+}

@@ -15,8 +15,10 @@
 //! here allocates but the caller's own buffers.
 
 pub(crate) mod body;
+mod fields;
 pub(crate) mod head;
 pub(crate) mod range;
+mod target;
 pub(crate) mod write;
 
 use crate::report::Refusal;
@@ -224,5 +226,47 @@ impl Status {
     /// The whole status line with its CR LF.
     const fn line(self) -> &'static str {
         self.line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_lines_name_their_code() {
+        for (status, code, reason) in [
+            (Status::CONTINUE, 100, "Continue"),
+            (Status::OK, 200, "OK"),
+            (Status::PARTIAL_CONTENT, 206, "Partial Content"),
+            (Status::NOT_MODIFIED, 304, "Not Modified"),
+            (Status::BAD_REQUEST, 400, "Bad Request"),
+            (Status::UNAUTHORIZED, 401, "Unauthorized"),
+            (Status::FORBIDDEN, 403, "Forbidden"),
+            (Status::NOT_FOUND, 404, "Not Found"),
+            (Status::REQUEST_TIMEOUT, 408, "Request Timeout"),
+            (Status::CONTENT_TOO_LARGE, 413, "Content Too Large"),
+            (Status::URI_TOO_LONG, 414, "URI Too Long"),
+            (Status::RANGE_NOT_SATISFIABLE, 416, "Range Not Satisfiable"),
+            (Status::EXPECTATION_FAILED, 417, "Expectation Failed"),
+            (Status::HEADER_FIELDS_TOO_LARGE, 431, "Request Header Fields Too Large"),
+            (Status::INTERNAL_SERVER_ERROR, 500, "Internal Server Error"),
+            (Status::NOT_IMPLEMENTED, 501, "Not Implemented"),
+            (Status::SERVICE_UNAVAILABLE, 503, "Service Unavailable"),
+            (Status::VERSION_NOT_SUPPORTED, 505, "HTTP Version Not Supported"),
+        ] {
+            assert_eq!((status.code(), status.reason()), (code, reason));
+            assert_eq!(status.line(), format!("HTTP/1.1 {code} {reason}\r\n"));
+        }
+    }
+
+    #[test]
+    fn a_head_in_the_wrong_buffer_finds_nothing() {
+        let bytes = b"GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n";
+        let head = head::parse(bytes, &crate::Config::default()).expect("good").expect("complete");
+        let request = Request { head: &head, bytes: b"GET", body: b"x" };
+        assert_eq!((request.path(), request.query()), ("/", Some("")));
+        assert_eq!(request.header("host"), None);
+        assert_eq!((request.method(), request.body), (Method::Get, &b"x"[..]));
     }
 }

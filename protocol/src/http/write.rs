@@ -110,3 +110,85 @@ const CONTENT_RANGE: &str = "Content-Range";
 
 /// Digits of `u64::MAX`.
 const DIGITS_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn writes_the_head_of_a_check_in_in_91_bytes() {
+        let text = written(Status::OK, |head| {
+            head.field("Content-Type", b"application/json");
+            head.number("Content-Length", 299);
+            head.connection(true, true);
+        });
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 299\r\n\
+             Connection: close\r\n\r\n"
+        );
+        assert_eq!(text.len(), 91, "WIRE.md 2.2, rule 2");
+    }
+
+    #[test]
+    fn says_of_the_connection_only_what_is_not_understood() {
+        for (close, http_1_1, expected) in [
+            (true, true, "Connection: close\r\n"),
+            (true, false, "Connection: close\r\n"),
+            (false, true, ""),
+            (false, false, "Connection: keep-alive\r\n"),
+        ] {
+            let text = written(Status::OK, |head| head.connection(close, http_1_1));
+            assert_eq!(text, format!("HTTP/1.1 200 OK\r\n{expected}\r\n"));
+        }
+    }
+
+    #[test]
+    fn writes_ranges() {
+        let text = written(Status::PARTIAL_CONTENT, |head| head.content_range(0, 1, u64::MAX));
+        let expected = "Content-Range: bytes 0-0/18446744073709551615\r\n\r\n";
+        assert_eq!(text, format!("HTTP/1.1 206 Partial Content\r\n{expected}"));
+        let text = written(Status::RANGE_NOT_SATISFIABLE, |head| head.unsatisfied_range(10));
+        let expected = "Content-Range: bytes */10\r\n\r\n";
+        assert_eq!(text, format!("HTTP/1.1 416 Range Not Satisfiable\r\n{expected}"));
+    }
+
+    #[test]
+    fn writes_a_bare_continue() {
+        assert_eq!(written(Status::CONTINUE, |_| ()), "HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    #[test]
+    #[cfg_attr(debug_assertions, should_panic(expected = "A: no control characters"))]
+    fn cannot_be_split() {
+        let text = written(Status::OK, |head| head.field("A", b"b\r\nSet-Cookie: c\0\t\x7f"));
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nA: bSet-Cookie: c\r\n\r\n");
+    }
+
+    #[test]
+    fn appends_to_what_is_there() {
+        let mut out = b"earlier".to_vec();
+        Head::begin(&mut out, Status::OK).finish();
+        assert_eq!(out, b"earlierHTTP/1.1 200 OK\r\n\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn writes_every_number(number in any::<u64>(), shift in 0_u32..64) {
+            let number = number >> shift;
+            let mut out = Vec::new();
+            decimal(&mut out, number);
+            prop_assert_eq!(out, number.to_string().into_bytes());
+        }
+    }
+
+    fn written(status: Status, fields: impl FnOnce(&mut Head<'_>)) -> String {
+        let mut out = Vec::new();
+        let mut head = Head::begin(&mut out, status);
+        fields(&mut head);
+        head.finish();
+        String::from_utf8(out).expect("ASCII")
+    }
+}

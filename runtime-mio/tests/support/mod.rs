@@ -130,7 +130,12 @@ impl<I: Image> Store for ScriptStore<I> {
 impl<I: Image> Scene<I> {
     fn answer(&self, query: Query) -> Answer<I> {
         let redemption = |started| match &self.image {
-            Some(release) => Redemption::Ready { release: release.clone(), started, forced: false },
+            Some(release) => Redemption::Ready {
+                device: DeviceId([7; 16]),
+                release: release.clone(),
+                started,
+                forced: false,
+            },
             None => Redemption::Unknown,
         };
         match query {

@@ -200,8 +200,10 @@ impl Tables {
                 plan.reads(Touch::Published(self.devices.owner(device)));
             }
         }
-        let (release, forced) = match self.redeem(hash, now_ms) {
-            Redemption::Ready { release, forced, .. } if intact => (release, forced),
+        let (udid, release, forced) = match self.redeem(hash, now_ms) {
+            Redemption::Ready { device, release, forced, .. } if intact => {
+                (device, release, forced)
+            }
             // Nothing is given, so this was no attempt.
             Redemption::Ready { .. } | Redemption::Nothing => return Redemption::Nothing,
             Redemption::Unknown => return Redemption::Unknown,
@@ -215,7 +217,7 @@ impl Tables {
             };
             self.plan_token(*hash, device, started, TokenEvent::Started, plan);
         }
-        Redemption::Ready { release, started: true, forced }
+        Redemption::Ready { device: udid, release, started: true, forced }
     }
 
     fn claim(&self, hash: &TokenHash, now_ms: u64, intact: bool, plan: &mut Plan) -> bool {
