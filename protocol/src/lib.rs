@@ -108,6 +108,7 @@
 mod api;
 pub mod config;
 pub mod connection;
+mod digits;
 mod exchange;
 mod http;
 pub mod id;
@@ -121,6 +122,7 @@ pub mod update;
 
 pub use config::{Config, StatusMode};
 pub use connection::Connection;
+pub use digits::{bytes_from_hex, hex_text};
 pub use id::{Alias, ApiKey, DeviceId, Mac, OwnerId, ReleaseId, Token};
 pub use now::Now;
 pub use query::{
