@@ -61,8 +61,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Expects an object and calls `each` with the key of each member, duplicates included;
-    /// `each` must consume exactly the value ([`Reader::members`], [`Reader::value`] or
-    /// [`Reader::skip`]).
+    /// `each` must consume exactly the value ([`Reader::members`] or
+    /// [`Reader::value`]).
     ///
     /// # Errors
     ///
@@ -106,18 +106,6 @@ impl<'a> Reader<'a> {
             }
         }
         self.string().map(Value::Text)
-    }
-
-    /// Validates any value and drops it.
-    ///
-    /// # Errors
-    ///
-    /// No valid value comes.
-    pub(crate) fn skip(&mut self) -> Result<(), Invalid> {
-        match self.token()? {
-            b'"' => self.string().map(drop),
-            first => self.unquoted(first).map(drop),
-        }
     }
 
     /// Is an object next?
@@ -490,7 +478,7 @@ mod tests {
             let mut reader = Reader::new(text, depth)?;
             reader.members(|reader, key| {
                 if key.is("c") {
-                    return reader.skip();
+                    return reader.value().map(drop);
                 }
                 assert!(reader.starts_object());
                 reader.members(|reader, _| reader.value().map(drop))
@@ -529,7 +517,11 @@ mod tests {
         for text in ["[]", "1", "\"a\"", "null", "", " "] {
             let mut reader = Reader::new(text.as_bytes(), 8).expect("UTF-8");
             assert!(!reader.starts_object(), "{text}");
-            assert_eq!(reader.members(|reader, _| reader.skip()), Err(Invalid), "{text}");
+            assert_eq!(
+                reader.members(|reader, _| reader.value().map(drop)),
+                Err(Invalid),
+                "{text}"
+            );
         }
         assert!(Reader::new(b" \n{", 8).expect("UTF-8").starts_object());
     }
@@ -539,8 +531,8 @@ mod tests {
         for each in [
             |_: &mut Reader<'_>| Ok(()),
             |reader: &mut Reader<'_>| {
-                reader.skip()?;
-                reader.skip()
+                reader.value()?;
+                reader.value().map(drop)
             },
         ] {
             let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
@@ -561,6 +553,6 @@ mod tests {
 
     pub(super) fn accepts(text: &[u8], depth: usize) -> bool {
         Reader::new(text, depth)
-            .is_ok_and(|mut reader| reader.skip().is_ok() && reader.end().is_ok())
+            .is_ok_and(|mut reader| reader.value().is_ok() && reader.end().is_ok())
     }
 }

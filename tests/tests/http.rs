@@ -42,12 +42,8 @@ fn assert_refused(bytes: &[u8], status: u16, refusal: Refusal) {
 #[test]
 fn health() {
     let (exchange, heard) = send(&Request::get("/").bytes());
-    assert_eq!(
-        heard.text(),
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{HEALTH}"
-        )
-    );
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n";
+    assert_eq!(heard.text(), format!("{head}{HEALTH}"));
     assert_eq!(exchange.outcome(), Some(Outcome::Answered));
 }
 

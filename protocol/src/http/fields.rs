@@ -127,7 +127,7 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Head, head};
+    use super::super::{Head, head::Search};
     use super::*;
 
     /// RFC 9112 9.3 and RFC 9110 7.6.1.
@@ -183,6 +183,6 @@ mod tests {
     }
 
     fn accepted(text: &str) -> Head {
-        head::parse(text.as_bytes(), &Config::default()).expect(text).expect(text)
+        Search::default().parse(text.as_bytes(), &Config::default()).expect(text).expect(text)
     }
 }
