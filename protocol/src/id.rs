@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use crate::digits::{DIGITS, HEX, NO_DIGIT, bytes_from_hex, hex_text};
+pub use crate::digits::{bytes_from_hex, hex_text};
+
+use crate::digits::{DIGITS, HEX, NO_DIGIT};
 
 /// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (WIRE.md 1.1).
 ///

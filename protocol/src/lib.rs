@@ -122,7 +122,6 @@ pub mod update;
 
 pub use config::{Config, StatusMode};
 pub use connection::Connection;
-pub use digits::{bytes_from_hex, hex_text};
 pub use id::{Alias, ApiKey, DeviceId, Mac, OwnerId, ReleaseId, Token};
 pub use now::Now;
 pub use query::{
