@@ -439,6 +439,7 @@ mod tests {
         ("\"\\ude00\"", false, "low surrogate alone"),
         ("\"\\ude00\\ud83d\"", false, "surrogates the wrong way round"),
         ("\"\\ud83d\\ud83d\"", false, "two high surrogates"),
+        ("\"\\ud83d\\ue000\"", false, "high surrogate before what is behind the low ones"),
         ("\"\\ud83dxude00\"", false, "pair without second escape"),
         ("\"\\ud83d\\n\"", false, "high surrogate before a short escape"),
         ("\"a\nb\"", false, "line end in a string"),

@@ -333,7 +333,7 @@ mod tests {
             ("1;aaaaa\r\n", 400),
             ("1;aaaaaaaaaaaa", 400),
             ("0\r\nA: bc\r\n\r\n", 431),
-            ("0\r\nA:b\r\n\r\n", 0),
+            ("0\r\nA: b\r\n\r\n", 0),
             ("0\r\nA: bcdefghi", 431),
             (&*spread, 1),
         ] {

@@ -391,6 +391,7 @@ mod tests {
         ("\r\r\n", 400, "CR without LF"),
         ("{\"a\":1}", 400, "JSON, by its first byte"),
         ("hello\r\n", 400, "one word, by its line end"),
+        ("GET / HTTP/1.1\n", 400, "bare LF, before the empty line"),
     ];
 
     #[test]
