@@ -28,18 +28,20 @@ pub fn bytes_from_hex<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
     (all != NO_DIGIT).then_some(bytes)
 }
 
-/// Writes a number in decimal.
+/// Writes a number in decimal, two digits at a time.
 pub(crate) fn decimal(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0; DIGITS_MAX];
     let mut at = digits.len();
     let mut rest = number;
-    loop {
+    while rest >= 10 {
+        let pair = PAIRS[(rest % 100) as usize];
+        rest /= 100;
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&pair);
+    }
+    if rest > 0 || at == digits.len() {
         at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+        digits[at] = b'0' + rest as u8;
     }
     out.extend_from_slice(&digits[at..]);
 }
@@ -67,3 +69,14 @@ pub(crate) const DIGITS: [u8; 256] = digit_values(true);
 
 /// Digits of `u64::MAX`.
 const DIGITS_MAX: usize = 20;
+
+/// The numbers below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut number = 0;
+    while number < pairs.len() {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};

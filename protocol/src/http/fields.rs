@@ -116,13 +116,18 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// Compares a name with a `lower`-case one of letters, digits and `-`. Exact where there are no
-/// control characters: but for those, only letters fall together when bit 5 is set.
+/// Is `name` this `lower`-case one of letters, digits and `-`? Exact where there are no control
+/// characters: but for those, only letters fall together when bit 5 is set.
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else {
         return false;
     };
     name.iter().zip(lower).fold(0, |difference, (a, b)| difference | ((a | 0x20) ^ b)) == 0
+}
+
+/// The same for two names of one length.
+pub(super) fn same(name: &[u8], lower: &[u8]) -> bool {
+    name.iter().zip(lower).all(|(a, b)| a | 0x20 == *b)
 }
 
 #[cfg(test)]

@@ -135,19 +135,19 @@ impl<'a> Request<'a> {
         self.head.query.map(|query| self.text(query))
     }
 
-    /// The first header of that name (lower case), without blanks around it.
+    /// The first header of that name, without blanks around it. The name is given in lower case
+    /// and consists of letters, digits and `-`.
     pub(crate) fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers(name).next()
     }
 
-    /// All headers of that name (lower case) in the order they were sent, without blanks around
-    /// them.
+    /// All headers of that name, as [`Request::header`] finds the first one.
     pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_bytes();
         self.head.lines(self.bytes).filter_map(move |line| {
             let (start, value) = line.split_at_checked(name.len())?;
             let value = value.strip_prefix(b":")?;
-            start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+            fields::same(start, name).then(|| value.trim_ascii())
         })
     }
 

@@ -165,9 +165,8 @@ mod tests {
             let range = format!("bytes={}-{}", text(first), text(last));
             let chosen: Vec<u64> = (0..len)
                 .filter(|offset| match (first, last) {
-                    (Some(first), last) => {
-                        first <= *offset && last.is_none_or(|last| *offset <= last)
-                    }
+                    (Some(first), None) => first <= *offset,
+                    (Some(first), Some(last)) => (first..=last).contains(offset),
                     (None, Some(count)) => offset + count >= len,
                     (None, None) => true,
                 })
@@ -190,7 +189,7 @@ mod tests {
         /// Whatever is asked for: a part is never empty and never outside.
         #[test]
         fn never_leaves_the_image(
-            pieces in vec(sample::select(&PIECES[..]), 0..8),
+            pieces in vec(sample::select(PIECES), 0..8),
             len in 0_u64..100,
         ) {
             if let Selection::Part { start, end } =
@@ -201,5 +200,5 @@ mod tests {
         }
     }
 
-    const PIECES: [&str; 9] = ["bytes", "=", "-", "0", "7", "99", " ", ",", "\0"];
+    const PIECES: &[&str] = &["bytes=", "bytes", "=", "-", "0", "7", "99", " ", ",", "\0"];
 }
