@@ -3,7 +3,10 @@
 
 mod support;
 
+use std::fs::{OpenOptions, Permissions};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use otter_mio::{OnReport, Options, Server};
 use otter_protocol::{CloseReason, Config, Endpoint, Outcome};
+use otter_store::{Memory, MemoryOptions};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 use support::{Peer, Running, Script, alias, check_in, download, image, requests, wait};
@@ -242,6 +246,44 @@ fn an_image_that_shrinks_ends_its_transfer_and_nothing_else() {
     let counters = server.wait("its end", |counters| counters.open == 1);
     assert_eq!((counters.broken, counters.panicked), (1, 0));
     assert!(other.exchange(check_in(1)).text().contains(&alias(1)));
+}
+
+#[test]
+fn a_file_that_is_cut_short_ends_its_transfers_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let memory = Memory::open(directory.path(), MemoryOptions::default()).expect("a store");
+    let staged = memory.operator().stage(&mut &image(4 << 20)[..], 8 << 20).expect("room");
+    let script = Script::with_image(staged.image().expect("an image"));
+    let server = Running::start(&script, |_| {});
+    let mut other = server.connect();
+    other.exchange(check_in(1));
+    let mut slow = [small_window(&server), small_window(&server)];
+    for peer in &mut slow {
+        peer.send(download());
+    }
+    server.wait("the transfers", |counters| counters.bytes_sent > 2 * 65536);
+    let path = file_of_size(directory.path(), 4 << 20).expect("the image is a file");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
+    let file = OpenOptions::new().write(true).open(path).expect("it may be written");
+    // In the middle of a page: what the mapping shows from there on is zeros, then nothing.
+    file.set_len(1_000_001).expect("a shorter file");
+    for peer in &mut slow {
+        let got = peer.rest();
+        assert!(got.len() < 4 << 20, "{} bytes", got.len());
+    }
+    let counters = server.wait("their end", |counters| counters.open == 1);
+    assert_eq!((counters.broken, counters.panicked), (2, 0));
+    assert!(other.exchange(check_in(1)).text().contains(&alias(1)));
+}
+
+fn file_of_size(directory: &Path, size: u64) -> Option<PathBuf> {
+    std::fs::read_dir(directory).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return file_of_size(&path, size);
+        }
+        (entry.metadata().ok()?.len() == size).then_some(path)
+    })
 }
 
 #[test]
