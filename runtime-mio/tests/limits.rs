@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use otter_mio::{OnReport, Options, Server};
-use otter_protocol::{CloseReason, Config, Endpoint, Outcome};
-use otter_store::{Memory, MemoryOptions};
+use otter_protocol::{Answer, CloseReason, Config, Endpoint, Outcome, Query};
+use otter_store::{Memory, MemoryOptions, Store, Ticket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 use support::{Peer, Running, Script, alias, check_in, download, image, requests, wait};
@@ -299,6 +299,31 @@ fn a_panic_ends_one_connection() {
     unlucky.rest();
     server.wait("the end of the first", |counters| counters.panicked == 1);
     assert!(other.exchange(check_in(2)).text().contains(&alias(2)));
+}
+
+/// A store with a bug.
+struct Broken;
+
+impl Store for Broken {
+    type Image = Arc<[u8]>;
+
+    fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>) {
+        assert!(queries.is_empty(), "this panic is part of a test");
+    }
+
+    fn collect(&mut self, _: &mut Vec<(Ticket, Answer<Arc<[u8]>>)>) {}
+}
+
+#[test]
+fn a_worker_that_fails_ends_the_server_and_join_tells() {
+    let server = Server::bind(local(2)).expect("a port");
+    let address = server.local_addr();
+    let handle = server.spawn(|_, _| Broken).expect("threads");
+    Peer::new(TcpStream::connect(address).expect("a connection")).send(check_in(1));
+    let error = handle.join().expect_err("a worker panicked");
+    assert!(error.to_string().contains("panicked"), "{error}");
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    handle.join().expect("it was told once");
 }
 
 #[test]
