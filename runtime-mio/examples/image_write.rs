@@ -1,5 +1,5 @@
-//! How should an image leave: by `sendfile` from its file, or by `send` from its mapping? And after a
-//! short count: wait for the socket at once, or try until it says `EAGAIN`?
+//! How should an image leave: by `sendfile` from its file, or by `send` from its mapping? And
+//! after a short count: wait for the socket at once, or try until it says `EAGAIN`?
 //!
 //! ```text
 //! cargo run --release -p otter-mio --example image_write -- [image KiB] [SO_SNDBUF KiB] [rounds]

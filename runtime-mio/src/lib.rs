@@ -13,23 +13,19 @@
 //! # Running a server
 //!
 //! ```
-//! # use otter_mio::{Options, Server};
-//! # use otter_protocol::{Answer, Query};
-//! # use otter_store::{Store, Ticket, Wake};
-//! # struct Closed;
-//! # impl Store for Closed {
-//! #     type Image = Vec<u8>;
-//! #     fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>) { queries.clear(); }
-//! #     fn collect(&mut self, _: &mut Vec<(Ticket, Answer<Vec<u8>>)>) {}
-//! # }
-//! # fn store(_worker: usize, _wake: Wake) -> Closed { Closed }
-//! # fn main() -> std::io::Result<()> {
-//! let server = Server::bind(Options::new("127.0.0.1:0".parse().expect("an address")))?;
+//! use otter_mio::{Options, Server};
+//! use otter_store::{Memory, MemoryOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let memory = Memory::open(directory.path(), MemoryOptions::default())?;
+//! let server = Server::bind(Options::new("127.0.0.1:0".parse()?))?;
 //! println!("devices may check in at {}", server.local_addr());
-//! let handle = server.spawn(store)?;
+//! let handle = server.spawn(|_worker, wake| memory.store(wake))?;
 //! // ... until a signal says stop:
 //! handle.shutdown();
-//! handle.join()
+//! handle.join()?;
+//! # Ok(())
 //! # }
 //! ```
 //!
