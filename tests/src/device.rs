@@ -59,11 +59,6 @@ pub trait Actor: Debug {
         self.flash().map_or(&[], |flash| &flash.hauls)
     }
 
-    /// Does it act on offers only after an OK reply that allowed it (WIRE.md 2.3)?
-    fn obeys_last_ok(&self) -> bool {
-        false
-    }
-
     /// The server's id of it, once it knows.
     fn udid(&self) -> Option<&str> {
         None

@@ -156,23 +156,11 @@ fn check_hauls(world: &World) {
 
 fn check_end(world: &World) {
     for actor in world.actors() {
-        let Some(flash) = actor.flash() else { continue };
-        let udid = actor.udid().unwrap_or_else(|| panic!("never registered: {actor:#?}"));
-        let is_current = flash.version() == LAST_VERSION;
-        assert!(
-            is_current || gave_up(world, actor.obeys_last_ok(), udid),
-            "left behind: {actor:#?}"
-        );
+        if let Some(flash) = actor.flash() {
+            assert_eq!(flash.version(), LAST_VERSION, "left behind: {actor:#?}");
+            assert!(actor.udid().is_some(), "never registered: {actor:#?}");
+        }
     }
-}
-
-/// A device that obeys the last OK ignores all offers if that OK was lost; then the guard rails
-/// take it for boot-looping, and it waits for the next release
-/// (`a_flag_whose_reply_was_lost_is_told_again` in `guard_rails` has the case).
-fn gave_up(world: &World, obeys_last_ok: bool, udid: &str) -> bool {
-    let kept = world.desk.store.device(scene::device(udid)).expect("a registered device");
-    let offers_max = Config::default().offers_max;
-    obeys_last_ok && kept.device.offered.is_some_and(|offered| offered.times >= offers_max)
 }
 
 #[test]

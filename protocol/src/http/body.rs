@@ -371,7 +371,8 @@ mod tests {
         ) {
             let mut text = Vec::new();
             for ((data, zeros), extension) in chunks.iter().zip(&extensions) {
-                text.extend(format!("{}{:x}{extension}\r\n", "0".repeat(*zeros), data.len()).bytes());
+                let zeros = "0".repeat(*zeros);
+                text.extend(format!("{zeros}{:x}{extension}\r\n", data.len()).bytes());
                 text.extend(data);
                 text.extend(b"\r\n");
             }

@@ -312,8 +312,13 @@ impl Peer {
 pub(crate) fn check_in(device: u8) -> String {
     let owner = "a".repeat(64);
     let device = DeviceId([device; 16]);
-    let fields = format!(r#""mac":"5CCF7FEE1337","owner":"{owner}","udid":"{device}""#);
-    let body = format!(r#"{{"registration":{{{fields},"version":"1.0.0"}}}}"#);
+    let body = format!(
+        concat!(
+            r#"{{"registration":{{"mac":"5CCF7FEE1337","owner":"{}","udid":"{}","#,
+            r#""version":"1.0.0"}}}}"#
+        ),
+        owner, device
+    );
     let mut request = String::from("POST /device/register HTTP/1.1\r\nHost: otter\r\n");
     let key = "b".repeat(64);
     write!(request, "Authentication: {key}\r\nContent-Type: application/json\r\n").expect("memory");

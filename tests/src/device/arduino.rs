@@ -244,16 +244,13 @@ impl Actor for Arduino {
         Some(&self.flash)
     }
 
-    fn obeys_last_ok(&self) -> bool {
-        self.library.obeys_last_ok()
-    }
-
     fn udid(&self) -> Option<&str> {
         self.udid.as_deref()
     }
 }
 
 impl Library {
+    /// Does it act on offers only where the last OK reply allowed it (WIRE.md 2.3)?
     fn obeys_last_ok(self) -> bool {
         match self {
             Self::V2_3 | Self::V3_0 => true,
