@@ -54,6 +54,11 @@ pub trait Actor: Debug {
         self.flash().map_or(&[], |flash| &flash.complaints)
     }
 
+    /// How many check-ins ended without a reply that it could read.
+    fn lost(&self) -> u32 {
+        0
+    }
+
     /// Whole images that it got, each with the token that gave it.
     fn hauls(&self) -> &[Haul] {
         self.flash().map_or(&[], |flash| &flash.hauls)

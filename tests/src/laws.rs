@@ -98,13 +98,17 @@ impl Watched {
         self.check();
     }
 
-    /// The store answered.
+    /// The store answered. An answer to a query that is not open changes nothing.
     pub fn answer(&mut self, now: Now, id: QueryId, answer: Answer<Bytes>) {
         if self.open == Some(id) {
             self.open = None;
             self.authority.answered(&answer);
+            self.connection.handle_answer(now, id, answer);
+        } else {
+            let before = self.seen();
+            self.connection.handle_answer(now, id, answer);
+            assert_eq!(before, self.seen(), "a stale answer changed something");
         }
-        self.connection.handle_answer(now, id, answer);
         self.check();
     }
 

@@ -51,7 +51,9 @@ pub struct Pipe {
     travelling: VecDeque<(Duration, Piece)>,
     arrived: VecDeque<u8>,
     ended: bool,
-    reset: bool,
+    /// When a reset arrives. It waits for nothing: a segment that is slower is lost.
+    reset_at: Option<Duration>,
+    is_reset: bool,
     /// The writer has ended or broken it: later writes vanish.
     finished: bool,
 }
@@ -60,16 +62,22 @@ pub struct Pipe {
 enum Piece {
     Bytes(Vec<u8>),
     End,
-    Reset,
 }
 
 impl Pipe {
     /// An open, empty pipe.
     #[must_use]
     pub fn new(line: Line, random: Random) -> Self {
-        let travelling = VecDeque::new();
-        let arrived = VecDeque::new();
-        Self { line, random, travelling, arrived, ended: false, reset: false, finished: false }
+        Self {
+            line,
+            random,
+            travelling: VecDeque::new(),
+            arrived: VecDeque::new(),
+            ended: false,
+            reset_at: None,
+            is_reset: false,
+            finished: false,
+        }
     }
 
     /// How many bytes a write would take now.
@@ -104,11 +112,10 @@ impl Pipe {
         }
     }
 
-    /// Breaks the pipe; what has not arrived by then is lost.
+    /// Breaks the pipe; what is unread when that arrives is lost.
     pub fn reset(&mut self, at: Duration) {
-        if !self.reset {
-            self.travelling.retain(|(_, piece)| !matches!(piece, Piece::Reset));
-            self.travel(at, Piece::Reset);
+        if self.reset_at.is_none() {
+            self.reset_at = Some(at + self.delay());
             self.finished = true;
         }
     }
@@ -116,7 +123,9 @@ impl Pipe {
     /// When the next segment arrives.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
-        self.travelling.front().map(|(due, _)| *due)
+        let front = self.travelling.front().map(|(due, _)| *due);
+        let reset_at = self.reset_at.filter(|_| !self.is_reset);
+        [front, reset_at].into_iter().flatten().min()
     }
 
     /// Lets arrive what is due at the time `at`.
@@ -125,11 +134,12 @@ impl Pipe {
             match piece {
                 Piece::Bytes(bytes) => self.arrived.extend(bytes),
                 Piece::End => self.ended = true,
-                Piece::Reset => {
-                    self.arrived.clear();
-                    self.reset = true;
-                }
             }
+        }
+        if self.reset_at.is_some_and(|reset_at| reset_at <= at) {
+            self.is_reset = true;
+            self.travelling.clear();
+            self.arrived.clear();
         }
     }
 
@@ -142,12 +152,12 @@ impl Pipe {
     /// Would a read bring anything, the end included?
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.arrived.is_empty() || self.ended || self.reset
+        !self.arrived.is_empty() || self.ended || self.is_reset
     }
 
     /// Reads at most `bytes_max` bytes.
     pub fn read(&mut self, bytes_max: usize) -> Read {
-        if self.reset {
+        if self.is_reset {
             return Read::Reset;
         }
         let length = bytes_max.min(self.arrived.len());
@@ -158,10 +168,14 @@ impl Pipe {
     }
 
     fn travel(&mut self, at: Duration, piece: Piece) {
-        let (low, high) = self.line.delay_ms;
-        let due = at + Duration::from_millis(self.random.between(low, high));
+        let due = at + self.delay();
         let in_order = self.travelling.back().map_or(due, |(before, _)| due.max(*before));
         self.travelling.push_back((in_order, piece));
+    }
+
+    fn delay(&mut self) -> Duration {
+        let (low, high) = self.line.delay_ms;
+        Duration::from_millis(self.random.between(low, high))
     }
 }
 
@@ -169,7 +183,7 @@ impl Piece {
     fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::End | Self::Reset => 0,
+            Self::End => 0,
         }
     }
 }

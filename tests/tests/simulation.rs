@@ -25,6 +25,8 @@ const SEEDS_DEFAULT: u64 = 200;
 const SERVERS: usize = 2;
 const UNREST: Duration = Duration::from_secs(30 * 60);
 const CALM: Duration = Duration::from_secs(60 * 60);
+/// What the unrest began may last a little longer.
+const SETTLING: Duration = Duration::from_secs(5 * 60);
 const LAST_VERSION: &str = "9.0.0";
 
 /// Says which seed it was if the test fails.
@@ -163,6 +165,11 @@ fn check_end(world: &World) {
     }
 }
 
+/// Check-ins that ended in nothing, over all devices.
+fn lost(world: &World) -> u32 {
+    world.actors().iter().map(|actor| actor.lost()).sum()
+}
+
 #[test]
 fn fleets_survive_faults() {
     for seed in seeds() {
@@ -170,9 +177,12 @@ fn fleets_survive_faults() {
         let mut world = world(seed);
         world.run(UNREST);
         check_hauls(&world);
+        world.run(UNREST + SETTLING);
+        let lost = lost(&world);
         world.run(UNREST + CALM);
         check_hauls(&world);
         check_end(&world);
+        assert_eq!(self::lost(&world), lost, "check-ins are lost although nothing is wrong");
         drop(named);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use otter_protocol::{CloseReason, Config, Outcome, Refusal};
+use otter_protocol::{Answer, CloseReason, Config, Outcome, Refusal};
 use otter_tests::scene::{KEY, registration, token_text};
 use otter_tests::{Draft, Exchange, Request, Scene};
 
@@ -159,6 +159,23 @@ fn an_answer_that_comes_too_late_changes_nothing() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_query_is_not_one_to_the_open_query() {
+    let mut exchange = Scene::new().exchange();
+    exchange.input(&check_in());
+    let (first, identify) = exchange.peer.query().expect("Identify");
+    let answer = exchange.store.answer(&identify);
+    exchange.peer.answer(exchange.clock.now(), first, answer);
+    let (second, record) = exchange.peer.query().expect("Record");
+    assert_ne!(first, second);
+    exchange.peer.answer(exchange.clock.now(), first, Answer::Unavailable);
+    assert_eq!(exchange.take(usize::MAX), 0, "the record is still due");
+    let answer = exchange.store.answer(&record);
+    exchange.peer.answer(exchange.clock.now(), second, answer);
+    exchange.settle();
+    assert_eq!(exchange.heard().reply().status, 200);
+}
+
+#[test]
 fn the_name_of_the_wait_is_a_setting() {
     let mut scene = Scene::new();
     scene.config.retry_after_s = 77;
@@ -202,6 +219,19 @@ fn enough_bytes_in_each_window_are_taken_for_as_long_as_it_takes() {
         assert_eq!(exchange.expire(), SEND_WINDOW);
         assert_eq!(exchange.peer.closed(), None);
     }
+}
+
+#[test]
+fn bytes_of_an_earlier_window_do_not_count_in_a_later_one() {
+    let mut exchange = download(100_000);
+    let mut taken = 0;
+    while taken < 50_000 {
+        taken += exchange.take(50_000 - taken);
+    }
+    assert_eq!(exchange.expire(), SEND_WINDOW);
+    exchange.take(7679);
+    assert_eq!(exchange.expire(), SEND_WINDOW);
+    assert_eq!(exchange.peer.closed(), Some(CloseReason::Slow));
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub struct Arduino {
     status: String,
     /// A token that is to be redeemed; kept after a failure, as the libraries do.
     pending: Option<String>,
+    lost: u32,
     doing: Doing,
     random: Random,
 }
@@ -64,6 +65,7 @@ impl Arduino {
             auto_update: library == Library::V3_0,
             status: "Registered".to_owned(),
             pending: None,
+            lost: 0,
             doing: Doing::Resting { until: on_at },
             random,
         }
@@ -125,7 +127,10 @@ impl Arduino {
             self.flash.complain(&what);
         }
         let text = String::from_utf8_lossy(payload);
-        let Some(json) = self.library.parse(&text) else { return };
+        let Some(json) = self.library.parse(&text) else {
+            self.lost += 1;
+            return;
+        };
         let registration = &json["registration"];
         match registration["status"].as_str() {
             Some("OK") => self.obey_ok(registration),
@@ -211,7 +216,10 @@ impl Actor for Arduino {
                 self.fetch(at, &token)
             }
             (Doing::Resting { .. }, _) => self.check_in(at),
-            (Doing::CheckingIn { .. }, _) => self.rest(at, INTERVAL_S),
+            (Doing::CheckingIn { .. }, _) => {
+                self.lost += 1;
+                self.rest(at, INTERVAL_S)
+            }
             (Doing::Fetching { fetch, .. }, _) => {
                 let token = fetch.token.clone();
                 let failed = Progress::Failed("Update error: ERROR[6]: Stream Read Timeout");
@@ -242,6 +250,10 @@ impl Actor for Arduino {
 
     fn flash(&self) -> Option<&Flash> {
         Some(&self.flash)
+    }
+
+    fn lost(&self) -> u32 {
+        self.lost
     }
 
     fn udid(&self) -> Option<&str> {
