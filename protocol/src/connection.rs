@@ -26,7 +26,7 @@ use bytes::Bytes;
 use crate::api::{Response, Step};
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::http::{Method, Refused, Status, write};
+use crate::http::{HeadWriter, Method, Refused, Status};
 use crate::now::Now;
 use crate::query::{Answer, Query, QueryId};
 use crate::report::{CloseReason, Endpoint, Outcome, Refusal, Report};
@@ -343,7 +343,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         if exchange.head.is_some() && !had_head {
             self.deadline = now.instant + self.config.body_timeout;
             if exchange.expects_continue() {
-                write::Head::begin(&mut exchange.output, Status::CONTINUE).finish();
+                HeadWriter::begin(&mut exchange.output, Status::CONTINUE).finish();
             }
         } else if is_new && !exchange.is_half_line_end() {
             self.deadline = now.instant + self.config.head_timeout;

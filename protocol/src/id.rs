@@ -4,6 +4,10 @@
 
 use std::fmt;
 
+pub use crate::digits::{bytes_from_hex, hex_text};
+
+use crate::digits::{DIGITS, HEX, NO_DIGIT};
+
 /// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (WIRE.md 1.1).
 ///
 /// ```
@@ -368,57 +372,9 @@ pub(crate) fn misleads(text: &str) -> bool {
     WORDS.iter().any(|word| text.starts_with(word)) || text.contains(DROPPED)
 }
 
-/// Lower-case hexadecimal of up to 32 bytes' worth of digest: MD5 (16) or SHA-256 (32).
-#[must_use]
-pub fn hex_text<const BYTES: usize, const DIGITS: usize>(bytes: &[u8; BYTES]) -> [u8; DIGITS] {
-    const { assert!(DIGITS == 2 * BYTES) };
-    let mut text = [0; DIGITS];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
-    }
-    text
-}
-
-/// The inverse of [`hex_text`]: exactly `2 * BYTES` lower-case digits; `None` for anything else.
-#[must_use]
-pub fn bytes_from_hex<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
-    if text.len() != 2 * BYTES {
-        return None;
-    }
-    let mut bytes = [0; BYTES];
-    let mut all = 0;
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let (high, low) = (LOWER_DIGITS[usize::from(pair[0])], LOWER_DIGITS[usize::from(pair[1])]);
-        all |= high | low;
-        *byte = high << 4 | low & 15;
-    }
-    (all != NO_DIGIT).then_some(bytes)
-}
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
-/// What a byte that is no hexadecimal digit has in the tables; absorbs all others in an `or`.
-const NO_DIGIT: u8 = 0xff;
-/// The values of lower-case digits.
-const LOWER_DIGITS: [u8; 256] = digit_values(false);
-/// The values of digits of any case.
-const DIGITS: [u8; 256] = digit_values(true);
 const UUID_DASHES: [usize; 4] = [8, 13, 18, 23];
 /// Where each byte's two digits begin in the text of a UUID.
 const UUID_PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-
-const fn digit_values(upper: bool) -> [u8; 256] {
-    let mut values = [NO_DIGIT; 256];
-    let mut value = 0;
-    while value < 16 {
-        values[HEX[value] as usize] = value as u8;
-        if upper {
-            values[HEX[value].to_ascii_uppercase() as usize] = value as u8;
-        }
-        value += 1;
-    }
-    values
-}
 
 /// The value and the number of hexadecimal digits: separators are skipped, a blank is a zero.
 /// `None` if there is anything else, or too much of it.
@@ -547,7 +503,7 @@ mod tests {
             assert_eq!(Alias::clean(text).as_ref().map(Alias::as_str), kept);
         }
         assert_eq!(Alias::clean(&"x".repeat(200)).expect("text").as_str().len(), 64);
-        assert_eq!(Alias::clean(&"é".repeat(200)).expect("text").as_str().chars().count(), 32);
+        assert_eq!(Alias::clean(&"\u{e9}".repeat(200)).expect("text").as_str().chars().count(), 32);
     }
 
     #[test]

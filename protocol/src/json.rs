@@ -37,7 +37,7 @@ pub(crate) enum Value<'a> {
     /// A number as it is written. Its grammar is checked, not its size.
     Number(&'a str),
     /// `true` or `false`.
-    Bool(bool),
+    Bool(&'a str),
     /// `null`.
     Null,
     /// An object, from its opening to its closing brace.
@@ -348,8 +348,7 @@ impl Kind {
     fn value(self, raw: &str) -> Value<'_> {
         match self {
             Self::Number => Value::Number(raw),
-            Self::True => Value::Bool(true),
-            Self::False => Value::Bool(false),
+            Self::True | Self::False => Value::Bool(raw),
             Self::Null => Value::Null,
             Self::Object => Value::Object(raw),
             Self::Array => Value::Array(raw),
@@ -366,8 +365,118 @@ fn end_of(objects: u64) -> u8 {
 mod tests {
     use super::*;
 
-    /// Texts, and whether they are JSON (sections of RFC 8259).
-    const CASES: &[(&str, bool, &str)] = &[
+    #[test]
+    fn accepts_json_and_nothing_else() {
+        for (text, valid, why) in TEXTS {
+            assert_eq!(accepts(text.as_bytes(), 8), *valid, "{why}: {text:?}");
+        }
+        assert!(Reader::new(b"\"\xff\"", 8).is_err(), "no UTF-8 (8.1)");
+        assert!(Reader::new(b"\"\xed\xa0\x80\"", 8).is_err(), "surrogate in UTF-8");
+        assert!(Reader::new(b"\"\xc0\xaf\"", 8).is_err(), "overlong");
+    }
+
+    #[test]
+    fn counts_levels_from_the_outermost() {
+        for (text, depth) in
+            [("1", 0), ("{}", 1), ("[[]]", 2), ("{\"a\":{\"b\":[{}]}}", 4), ("[{},{},[{}]]", 3)]
+        {
+            assert!(accepts(text.as_bytes(), depth), "{text} at {depth}");
+            assert!(depth == 0 || !accepts(text.as_bytes(), depth - 1), "{text} below {depth}");
+        }
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(accepts(nested(64).as_bytes(), usize::MAX));
+        assert!(!accepts(nested(65).as_bytes(), usize::MAX), "whatever is asked for");
+        assert!(!accepts("[".repeat(1_000_000).as_bytes(), usize::MAX), "without a stack");
+    }
+
+    #[test]
+    fn levels_count_through_members_and_values() {
+        let text = br#"{"a":{"b":[]},"c":[[]],"d":{"e":[]}}"#;
+        let read = |depth| {
+            let mut reader = Reader::new(text, depth)?;
+            reader.members(|reader, key| {
+                if key.is("c") {
+                    return reader.value().map(drop);
+                }
+                assert!(reader.starts_object());
+                reader.members(|reader, _| reader.value().map(drop))
+            })?;
+            reader.end()
+        };
+        assert_eq!(read(3), Ok(()));
+        assert_eq!(read(2), Err(Invalid));
+    }
+
+    #[test]
+    fn shows_values_as_they_are() {
+        let text = br#" {"s": "a\"b", "n":-1.50, "t":true,"f":false , "z":null,
+            "o": { "x": 1 }, "a":[1, 2]} "#;
+        let mut values = Vec::new();
+        let mut reader = Reader::new(text, 8).expect("UTF-8");
+        let read = reader.members(|reader, key| {
+            let value = reader.value()?;
+            values.push((key.raw(), value));
+            Ok(())
+        });
+        assert_eq!((read, reader.end()), (Ok(()), Ok(())));
+        let expected = [
+            ("s", Value::Text(Text::new(r#"a\"b"#, true))),
+            ("n", Value::Number("-1.50")),
+            ("t", Value::Bool("true")),
+            ("f", Value::Bool("false")),
+            ("z", Value::Null),
+            ("o", Value::Object(r#"{ "x": 1 }"#)),
+            ("a", Value::Array("[1, 2]")),
+        ];
+        assert!(values == expected);
+    }
+
+    #[test]
+    fn objects_only_where_objects_are_expected() {
+        for text in ["[]", "1", "\"a\"", "null", "", " "] {
+            let mut reader = Reader::new(text.as_bytes(), 8).expect("UTF-8");
+            assert!(!reader.starts_object(), "{text}");
+            assert_eq!(
+                reader.members(|reader, _| reader.value().map(drop)),
+                Err(Invalid),
+                "{text}"
+            );
+        }
+        assert!(Reader::new(b" \n{", 8).expect("UTF-8").starts_object());
+    }
+
+    #[test]
+    fn a_value_must_be_consumed_exactly_once() {
+        for each in [
+            |_: &mut Reader<'_>| Ok(()),
+            |reader: &mut Reader<'_>| {
+                reader.value()?;
+                reader.value().map(drop)
+            },
+        ] {
+            let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
+            assert_eq!(reader.members(|reader, _| each(reader)), Err(Invalid));
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_caller_ends_the_reading() {
+        let mut seen = 0;
+        let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
+        let read = reader.members(|_, _| {
+            seen += 1;
+            Err(Invalid)
+        });
+        assert_eq!((read, seen), (Err(Invalid), 1));
+    }
+
+    pub(super) fn accepts(text: &[u8], depth: usize) -> bool {
+        Reader::new(text, depth)
+            .is_ok_and(|mut reader| reader.value().is_ok() && reader.end().is_ok())
+    }
+
+    /// Texts, whether they are JSON, and why (sections of RFC 8259).
+    const TEXTS: &[(&str, bool, &str)] = &[
         ("{}", true, "empty object"),
         ("[]", true, "empty array"),
         (" \t\r\n{ \"a\" : [ 1 , { } , [ ] , \"b\" ] } \n", true, "white space (2)"),
@@ -450,114 +559,4 @@ mod tests {
         ("\"\u{e9}\u{1f600}\"", true, "beyond ASCII"),
         ("// a\n1", false, "comment"),
     ];
-
-    #[test]
-    fn accepts_json_and_nothing_else() {
-        for (text, valid, why) in CASES {
-            assert_eq!(accepts(text.as_bytes(), 8), *valid, "{why}: {text:?}");
-        }
-        assert!(Reader::new(b"\"\xff\"", 8).is_err(), "no UTF-8 (8.1)");
-        assert!(Reader::new(b"\"\xed\xa0\x80\"", 8).is_err(), "surrogate in UTF-8");
-        assert!(Reader::new(b"\"\xc0\xaf\"", 8).is_err(), "overlong");
-    }
-
-    #[test]
-    fn counts_levels_from_the_outermost() {
-        for (text, depth) in
-            [("1", 0), ("{}", 1), ("[[]]", 2), ("{\"a\":{\"b\":[{}]}}", 4), ("[{},{},[{}]]", 3)]
-        {
-            assert!(accepts(text.as_bytes(), depth), "{text} at {depth}");
-            assert!(depth == 0 || !accepts(text.as_bytes(), depth - 1), "{text} below {depth}");
-        }
-        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        assert!(accepts(nested(64).as_bytes(), usize::MAX));
-        assert!(!accepts(nested(65).as_bytes(), usize::MAX), "whatever is asked for");
-        assert!(!accepts("[".repeat(1_000_000).as_bytes(), usize::MAX), "without a stack");
-    }
-
-    #[test]
-    fn levels_count_through_members_and_values() {
-        let text = br#"{"a":{"b":[]},"c":[[]],"d":{"e":[]}}"#;
-        let read = |depth| {
-            let mut reader = Reader::new(text, depth)?;
-            reader.members(|reader, key| {
-                if key.is("c") {
-                    return reader.value().map(drop);
-                }
-                assert!(reader.starts_object());
-                reader.members(|reader, _| reader.value().map(drop))
-            })?;
-            reader.end()
-        };
-        assert_eq!(read(3), Ok(()));
-        assert_eq!(read(2), Err(Invalid));
-    }
-
-    #[test]
-    fn shows_values_as_they_are() {
-        let text = br#" {"s": "a\"b", "n":-1.50, "t":true,"f":false ,
-            "z":null, "o": { "x": 1 }, "a":[1, 2]} "#;
-        let mut values = Vec::new();
-        let mut reader = Reader::new(text, 8).expect("UTF-8");
-        let read = reader.members(|reader, key| {
-            let value = reader.value()?;
-            values.push((key.raw(), value));
-            Ok(())
-        });
-        assert_eq!((read, reader.end()), (Ok(()), Ok(())));
-        let expected = [
-            ("s", Value::Text(Text::new(r#"a\"b"#, true))),
-            ("n", Value::Number("-1.50")),
-            ("t", Value::Bool(true)),
-            ("f", Value::Bool(false)),
-            ("z", Value::Null),
-            ("o", Value::Object(r#"{ "x": 1 }"#)),
-            ("a", Value::Array("[1, 2]")),
-        ];
-        assert!(values == expected);
-    }
-
-    #[test]
-    fn objects_only_where_objects_are_expected() {
-        for text in ["[]", "1", "\"a\"", "null", "", " "] {
-            let mut reader = Reader::new(text.as_bytes(), 8).expect("UTF-8");
-            assert!(!reader.starts_object(), "{text}");
-            assert_eq!(
-                reader.members(|reader, _| reader.value().map(drop)),
-                Err(Invalid),
-                "{text}"
-            );
-        }
-        assert!(Reader::new(b" \n{", 8).expect("UTF-8").starts_object());
-    }
-
-    #[test]
-    fn a_value_must_be_consumed_exactly_once() {
-        for each in [
-            |_: &mut Reader<'_>| Ok(()),
-            |reader: &mut Reader<'_>| {
-                reader.value()?;
-                reader.value().map(drop)
-            },
-        ] {
-            let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
-            assert_eq!(reader.members(|reader, _| each(reader)), Err(Invalid));
-        }
-    }
-
-    #[test]
-    fn an_error_of_the_caller_ends_the_reading() {
-        let mut seen = 0;
-        let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
-        let read = reader.members(|_, _| {
-            seen += 1;
-            Err(Invalid)
-        });
-        assert_eq!((read, seen), (Err(Invalid), 1));
-    }
-
-    pub(super) fn accepts(text: &[u8], depth: usize) -> bool {
-        Reader::new(text, depth)
-            .is_ok_and(|mut reader| reader.value().is_ok() && reader.end().is_ok())
-    }
 }

@@ -4,7 +4,7 @@
 //!
 //! | to | read |
 //! |---|---|
-//! | say "these bytes in, exactly those out" | [`Exchange`], with [`Scene`], [`Request`], [`Reply`] |
+//! | say "these bytes in, those out" | [`Exchange`], with [`Scene`], [`Request`], [`Reply`] |
 //! | know what a store must answer | [`ModelStore`]; with delays and failures, [`Desk`] |
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
@@ -18,7 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
-//pub mod device;
+pub mod device;
 pub mod exchange;
 pub mod image;
 pub mod laws;
@@ -29,7 +29,7 @@ pub mod request;
 pub mod samples;
 pub mod scene;
 pub mod wire;
-//pub mod world;
+pub mod world;
 
 pub use clock::Clock;
 pub use exchange::{Exchange, Heard};
@@ -41,4 +41,4 @@ pub use request::{Fields, Request};
 pub use samples::{Sample, samples};
 pub use scene::Scene;
 pub use wire::{Line, Pipe, Read};
-//pub use world::World;
+pub use world::World;

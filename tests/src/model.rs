@@ -148,13 +148,13 @@ impl ModelStore {
 
     /// The last release published for a device that was not withdrawn since.
     fn newest(&self, device: DeviceId) -> Option<Release<Bytes>> {
-        let owner = self.devices.get(&device)?.owner;
-        let fits = |target: Target| match target {
+        let kept = self.devices.get(&device)?;
+        let fits = |published: &Published| match published.target {
             Target::Device(id) => id == device,
-            Target::Owner(id) => id == owner,
+            Target::Owner(id) => id == kept.owner && kept.runs(&published.release.offer.platform),
         };
         let mut newest_first = self.releases.iter().rev();
-        newest_first.find(|p| !p.withdrawn && fits(p.target)).map(|p| p.release.clone())
+        newest_first.find(|p| !p.withdrawn && fits(p)).map(|p| p.release.clone())
     }
 
     fn release(&self, id: ReleaseId) -> Option<Release<Bytes>> {
@@ -256,6 +256,13 @@ impl KeptDevice {
             offered: None,
         };
         Self { owner, device, platform: None, facts: "{}".into(), push: None }
+    }
+
+    /// Is a release for `platform` for this device as well? One for `arduino` is for
+    /// `arduino:esp8266`, not the other way round (WIRE.md 5).
+    fn runs(&self, platform: &str) -> bool {
+        let own = self.platform.as_deref().unwrap_or_default();
+        own == platform || own.split_once(':').is_some_and(|(family, _)| family == platform)
     }
 
     fn keep(&mut self, record: &Record, seen: u64) {

@@ -15,14 +15,14 @@ pub struct Reply {
 
 impl Reply {
     /// Takes the first answer from `bytes`; also how long it is. `None` while it is not complete.
-    /// An answer to `HEAD`, a 204 and a 304 have no body; all others must say their length.
+    /// An answer to `HEAD`, a 1xx, a 204 and a 304 have no body; all others must say their length.
     ///
     /// # Panics
     /// If the bytes are no HTTP/1.1 answer: no server of ours sends such.
     #[must_use]
     pub fn parse(bytes: &[u8], to_head: bool) -> Option<(Self, usize)> {
         let (reply, head_bytes) = Self::parse_head(bytes)?;
-        let bodiless = to_head || matches!(reply.status, 204 | 304);
+        let bodiless = to_head || matches!(reply.status, 100..200 | 204 | 304);
         let length = if bodiless { 0 } else { reply.body_bytes() };
         let end = head_bytes + length;
         let body = bytes.get(head_bytes..end)?.to_vec();

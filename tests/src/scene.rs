@@ -2,7 +2,8 @@
 
 use otter_protocol::{ApiKey, Config, DeviceId, Grant, Mac, OwnerId, ReleaseId, StatusMode, Token};
 
-use crate::{Clock, Draft, Exchange, Fields, ModelStore, Target};
+use crate::exchange::kind;
+use crate::{Clock, Draft, Exchange, Fields, Heard, ModelStore, Request, Target};
 
 /// The owner of [`DEVICE`].
 pub const OWNER: &str = "07cef9718edaad79b3974251bb5ef4aedca58703142e8c4c48c20f96cda4979c";
@@ -106,6 +107,67 @@ impl Scene {
 impl Default for Scene {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A release for [`DEVICE`], and a token that is good for it.
+#[derive(Clone, Debug)]
+pub struct Redeemable {
+    /// The service.
+    pub scene: Scene,
+    /// What the token is good for.
+    pub release: ReleaseId,
+    /// The token.
+    pub token: Token,
+}
+
+impl Redeemable {
+    /// Publishes, and issues a token.
+    #[must_use]
+    pub fn of(draft: &Draft) -> Self {
+        let mut scene = Scene::new();
+        let release = scene.publish(draft);
+        let token = scene.issue(Some(release));
+        Self { scene, release, token }
+    }
+
+    /// The request that redeems the token.
+    #[must_use]
+    pub fn get(&self) -> Request {
+        Request::get(&format!("/device/firmware?ott={}", token_text(self.token)))
+    }
+
+    /// A connection to a copy of the service.
+    #[must_use]
+    pub fn exchange(&self) -> Exchange {
+        self.scene.exchange()
+    }
+
+    /// What comes of a request on a connection of its own.
+    #[must_use]
+    pub fn fetch(&self, request: &Request) -> (Exchange, Heard) {
+        let mut exchange = self.exchange();
+        let heard = exchange.request(&request.bytes());
+        (exchange, heard)
+    }
+
+    /// A connection on which the token was redeemed and started and everything that is shown was
+    /// taken, so that the claim is asked and not answered.
+    ///
+    /// # Panics
+    /// If the core asks anything else, or claims while there is something to send.
+    #[must_use]
+    pub fn up_to_the_claim(&self, request: &Request) -> Exchange {
+        let mut exchange = self.exchange();
+        exchange.input(&request.bytes());
+        for expected in ["Redeem", "Start"] {
+            assert_eq!(exchange.ask().as_ref().map(kind), Some(expected));
+            exchange.answer_truly();
+        }
+        assert!(exchange.ask().is_none(), "no claim while earlier bytes are there to send");
+        while exchange.take(usize::MAX) > 0 {}
+        assert_eq!(exchange.ask().as_ref().map(kind), Some("Claim"));
+        exchange
     }
 }
 

@@ -155,8 +155,12 @@ fn a_second_request_that_is_cut_changes_nothing() {
     }
 }
 
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_requests_in_any_pieces_with_any_takes(

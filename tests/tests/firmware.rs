@@ -243,7 +243,7 @@ fn forced_never_skips_authentication_or_ownership() {
 #[test]
 fn forced_goes_down_too() {
     let newer = firmware().text("version", "9.0.0");
-    let (_, heard) = post(&offering(), &newer.clone().json());
+    let (_, heard) = post(&offering(), &newer.json());
     assert_eq!(heard.reply().text(), "{\"success\":false,\"status\":\"OK\"}");
     let (_, heard) = post(&offering(), &newer.raw("forced", "true").json());
     assert_eq!(heard.reply().body, image("1.2.0", 9000));
@@ -352,7 +352,7 @@ fn a_token_request_that_fails_says_one_thing() {
         request(&issue.clone().text("owner", "nobody")),
         request(&issue.clone().text("owner", OTHER_OWNER)),
         request(&issue.clone().text("udid", OTHER_DEVICE)),
-        request(&issue.clone().text("udid", NO_DEVICE).text("mac", "AABBCCDDEEFF")),
+        request(&issue.text("udid", NO_DEVICE).text("mac", "AABBCCDDEEFF")),
     ] {
         assert_refused(&offering(), &request, TEXT, "OTT_API_KEY_NOT_VALID");
     }

@@ -112,6 +112,15 @@ fn a_changed_version_starts_over() {
 }
 
 #[test]
+fn the_operator_setting_the_flag_starts_over() {
+    let mut fleet = Fleet::with(|scene| scene.config.offers_max = 1);
+    assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
+    assert_eq!(fleet.outcome(&registration()), Outcome::HeldBack);
+    fleet.exchange.store.set_auto_update(device(DEVICE), true);
+    assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
+}
+
+#[test]
 fn a_device_that_took_the_update_is_current() {
     let mut fleet = Fleet::new();
     assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
@@ -169,6 +178,20 @@ fn a_failure_that_is_repeated_writes_nothing_and_counts_once() {
         assert!(heard.reply().text().contains("\"status\":\"OK\""));
     }
     assert_eq!(fleet.guard(), guard);
+}
+
+/// The libraries never clear the address of a failed download: with a dead token they report the
+/// same failure until they are offered a fresh one, so the back-off must end for them as well.
+#[test]
+fn a_failure_that_is_still_reported_after_the_back_off_is_offered_again() {
+    let mut fleet = Fleet::new();
+    let failed = registration().text("status", "File Not Found (404)");
+    assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
+    for _ in 0..10 {
+        assert_eq!(fleet.outcome(&failed), Outcome::HeldBack);
+        fleet.exchange.advance(Duration::from_secs(60));
+    }
+    assert_eq!(fleet.outcome(&failed), Outcome::Offered);
 }
 
 #[test]
@@ -243,6 +266,24 @@ fn a_flag_that_was_taken_back_and_given_again_is_told_again() {
     fleet.exchange.store.set_auto_update(device(DEVICE), true);
     assert!(fleet.check_in(&fields).reply().text().contains("\"status\":\"OK\""));
     assert_eq!(fleet.outcome(&fields), Outcome::Offered);
+}
+
+/// The one OK reply that tells the flag may be lost with its connection. The library then ignores
+/// every offer until an OK reply arrives, so one must come before the offers run out.
+#[test]
+fn a_flag_whose_reply_was_lost_is_told_again() {
+    let mut fleet = Fleet::new();
+    let fields = registration().text("firmware", LIBRARY_3_0);
+    fleet.check_in(&fields);
+    let mut is_allowed = false;
+    for _ in 0..20 {
+        let text = fleet.check_in(&fields).reply().text().to_owned();
+        if text.contains("FIRMWARE_UPDATE") && is_allowed {
+            return;
+        }
+        is_allowed |= text.contains("\"status\":\"OK\",\"auto_update\":true");
+    }
+    panic!("in 20 check-ins no offer came after an OK reply");
 }
 
 #[test]

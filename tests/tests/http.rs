@@ -42,12 +42,8 @@ fn assert_refused(bytes: &[u8], status: u16, refusal: Refusal) {
 #[test]
 fn health() {
     let (exchange, heard) = send(&Request::get("/").bytes());
-    assert_eq!(
-        heard.text(),
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{HEALTH}"
-        )
-    );
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n";
+    assert_eq!(heard.text(), format!("{head}{HEALTH}"));
     assert_eq!(exchange.outcome(), Some(Outcome::Answered));
 }
 
@@ -501,6 +497,53 @@ fn more_than_32_requests_in_a_row_end_the_connection_after_an_answer() {
     for _ in 0..100 {
         assert!(!exchange.request(&get).ended, "one after the other there may be any number");
     }
+}
+
+/// Head and body of a check-in that waits for permission to send its body.
+fn hesitant() -> (Vec<u8>, Vec<u8>) {
+    let bytes = check_in().header("Expect", "100-continue").bytes();
+    let (head, body) = bytes.split_at(bytes.len() - check_in_body().len());
+    (head.to_vec(), body.to_vec())
+}
+
+#[test]
+fn a_client_that_waits_for_permission_gets_it() {
+    let (head, body) = hesitant();
+    let (mut exchange, heard) = send(&head);
+    assert_eq!(heard.text(), "HTTP/1.1 100 Continue\r\n\r\n");
+    assert!(is_ok(&exchange.request(&body).reply()));
+    assert!(is_ok(&exchange.request(&check_in().bytes()).reply()), "and the connection is kept");
+}
+
+#[test]
+fn a_permission_that_was_not_taken_yet_comes_before_the_answer() {
+    let (head, body) = hesitant();
+    let mut exchange = Scene::new().exchange();
+    exchange.input(&head);
+    exchange.take(5);
+    exchange.input(&body);
+    exchange.settle();
+    let replies = exchange.heard().replies();
+    assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [100, 200]);
+}
+
+#[test]
+fn a_client_that_does_not_wait_gets_its_answer_only() {
+    let (head, body) = hesitant();
+    assert!(is_ok(&send(&[head, body].concat()).1.reply()));
+    let old = check_in().version("HTTP/1.0").header("Expect", "100-continue").bytes();
+    let (head, body) = old.split_at(old.len() - check_in_body().len());
+    let (mut exchange, heard) = send(head);
+    assert_eq!(heard.text(), "", "HTTP/1.0 knows no 100");
+    assert!(is_ok(&exchange.request(body).reply()));
+}
+
+#[test]
+fn a_body_that_is_refused_gets_no_permission() {
+    let request = Request::new("POST", "/device/register")
+        .header("Expect", "100-continue")
+        .header("Content-Length", "16385");
+    assert_refused(&request.bytes(), 413, Refusal::TooLarge);
 }
 
 #[test]

@@ -209,7 +209,7 @@ proptest! {
 
     /// Whatever bytes arrive, there is an answer or silence, and an end.
     #[test]
-    fn any_bytes(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20)) {
+    fn any_bytes(pieces in pieces()) {
         let mut exchange = Scene::new().exchange();
         for piece in &pieces {
             exchange.input(piece);
@@ -222,7 +222,7 @@ proptest! {
     /// Whatever JSON arrives, there is exactly one answer, in JSON or one of the bare texts.
     #[test]
     fn any_body(
-        target in prop::sample::select(vec!["/device/register", "/device/firmware", "/device/addpush"]),
+        target in prop::sample::select(TARGETS.to_vec()),
         body in json(),
     ) {
         let request = Request::post(target, &body).key(otter_tests::scene::KEY);
@@ -232,6 +232,12 @@ proptest! {
         prop_assert!(bare || reply.json().is_object(), "{}", text);
         prop_assert_ne!(reply.status, 500);
     }
+}
+
+const TARGETS: [&str; 3] = ["/device/register", "/device/firmware", "/device/addpush"];
+
+fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20)
 }
 
 /// JSON that looks like what devices send, with anything in its fields.

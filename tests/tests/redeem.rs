@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use otter_protocol::{
-    Answer, CloseReason, Outcome, Query, Redemption, Refusal, ReleaseId, Token, Transmit,
-};
+use otter_protocol::{Answer, CloseReason, Outcome, Query, Redemption, Refusal, Token, Transmit};
 use otter_tests::exchange::kind;
 use otter_tests::image::{hex, image, md5_of, sha256_of};
-use otter_tests::scene::{DEVICE, device, token_text};
-use otter_tests::{Draft, Exchange, Heard, Request, Scene};
+use otter_tests::scene::{DEVICE, Redeemable, device, token_text};
+use otter_tests::{Draft, Exchange, Request, Scene};
 
 const SIZE: usize = 10_000;
 const TAIL: usize = 4096;
@@ -17,37 +15,8 @@ const NOT_FOUND: &str = "OTT_UPDATE_NOT_FOUND";
 const NOT_AVAILABLE: &str = "OTT_UPDATE_NOT_AVAILABLE";
 
 /// A release of 10,000 bytes and a token for it.
-struct Offered {
-    scene: Scene,
-    release: ReleaseId,
-    token: Token,
-}
-
-impl Offered {
-    fn new() -> Self {
-        Self::of(&Draft::binary("1.2.0", SIZE))
-    }
-
-    fn of(draft: &Draft) -> Self {
-        let mut scene = Scene::new();
-        let release = scene.publish(draft);
-        let token = scene.issue(Some(release));
-        Self { scene, release, token }
-    }
-
-    fn get(&self) -> Request {
-        Request::get(&format!("/device/firmware?ott={}", token_text(self.token)))
-    }
-
-    fn exchange(&self) -> Exchange {
-        self.scene.exchange()
-    }
-
-    fn fetch(&self, request: &Request) -> (Exchange, Heard) {
-        let mut exchange = self.exchange();
-        let heard = exchange.request(&request.bytes());
-        (exchange, heard)
-    }
+fn offered() -> Redeemable {
+    Redeemable::of(&Draft::binary("1.2.0", SIZE))
 }
 
 fn target(scene: &Scene, target: &str) -> (u16, String, Vec<&'static str>) {
@@ -61,7 +30,7 @@ fn target(scene: &Scene, target: &str) -> (u16, String, Vec<&'static str>) {
 
 #[test]
 fn a_token_gives_the_whole_image() {
-    let offered = Offered::new();
+    let offered = offered();
     let (exchange, heard) = offered.fetch(&Request::esp8266_update(&token_text(offered.token)));
     let image = image("1.2.0", SIZE);
     let md5 = hex(&md5_of(&image));
@@ -81,7 +50,7 @@ fn a_token_gives_the_whole_image() {
 
 #[test]
 fn a_200_closes_even_where_the_client_would_keep_the_connection() {
-    let offered = Offered::new();
+    let offered = offered();
     for request in [
         offered.get(),
         offered.get().header("Connection", "keep-alive"),
@@ -95,7 +64,7 @@ fn a_200_closes_even_where_the_client_would_keep_the_connection() {
 #[test]
 fn a_bundle_is_json_and_no_attachment() {
     let json = "{\"type\":\"file\",\"files\":[{\"name\":\"boot.py\",\"data\":\"pass\"}]}";
-    let offered = Offered::of(&Draft::bundle("1.2.0", json));
+    let offered = Redeemable::of(&Draft::bundle("1.2.0", json));
     let (_, heard) = offered.fetch(&offered.get());
     let reply = heard.reply();
     assert_eq!((reply.status, reply.text()), (200, json));
@@ -108,7 +77,7 @@ fn a_bundle_is_json_and_no_attachment() {
 
 #[test]
 fn a_token_gives_one_whole_image_ever() {
-    let offered = Offered::new();
+    let offered = offered();
     let (first, _) = offered.fetch(&offered.get());
     assert_eq!(first.store.tokens_kept(), 0);
     let mut second = Exchange::new(first.store, offered.scene.config.clone());
@@ -129,7 +98,7 @@ fn a_missing_token() {
 
 #[test]
 fn a_malformed_token_is_not_found_without_the_store() {
-    let good = token_text(Offered::new().token);
+    let good = token_text(offered().token);
     for value in [
         String::new(),
         "a".to_owned(),
@@ -142,7 +111,7 @@ fn a_malformed_token_is_not_found_without_the_store() {
         format!("{good}&ott="),
     ] {
         let (status, body, kinds) =
-            target(&Offered::new().scene, &format!("/device/firmware?ott={value}"));
+            target(&offered().scene, &format!("/device/firmware?ott={value}"));
         assert_eq!((status, body.as_str()), (404, NOT_FOUND), "{value}");
         assert!(kinds.is_empty(), "{value}");
     }
@@ -150,7 +119,7 @@ fn a_malformed_token_is_not_found_without_the_store() {
 
 #[test]
 fn other_parameters_beside_the_token_say_nothing() {
-    let offered = Offered::new();
+    let offered = offered();
     let text = token_text(offered.token);
     for path in
         [format!("/device/firmware?x=1&ott={text}"), format!("/device/firmware/?ott={text}&y")]
@@ -164,7 +133,7 @@ fn other_parameters_beside_the_token_say_nothing() {
 fn all_dead_tokens_get_the_same_bytes() {
     let mut answers = Vec::new();
     for death in ["unknown", "expired", "used", "replaced", "revoked", "used hour over"] {
-        let mut offered = Offered::new();
+        let mut offered = offered();
         offered.scene.config.idle_timeout = Duration::from_secs(1 << 30);
         let mut exchange = offered.exchange();
         match death {
@@ -203,9 +172,9 @@ fn a_malformed_token_and_a_dead_one_get_the_same_bytes() {
 
 #[test]
 fn nothing_to_give() {
-    let mut withdrawn = Offered::new();
+    let mut withdrawn = offered();
     withdrawn.scene.store.withdraw(withdrawn.release);
-    let mut unbound = Offered::new();
+    let mut unbound = offered();
     unbound.scene = Scene::new();
     unbound.token = unbound.scene.issue(None);
     for offered in [withdrawn, unbound] {
@@ -221,7 +190,7 @@ fn a_token_from_before_the_publication_binds_at_the_first_redemption() {
     let mut scene = Scene::new();
     let token = scene.issue(None);
     let release = scene.publish(&Draft::binary("1.2.0", SIZE));
-    let offered = Offered { scene, release, token };
+    let offered = Redeemable { scene, release, token };
     let (_, probe) = offered.fetch(&offered.get().header("Range", "bytes=0-99"));
     assert_eq!(probe.kinds(), ["Redeem", "Start"]);
     let (exchange, _) = offered.fetch(&offered.get().header("Range", "bytes=0-99"));
@@ -236,7 +205,7 @@ fn a_token_from_before_the_publication_binds_at_the_first_redemption() {
 
 #[test]
 fn a_device_that_runs_the_image_already_is_told_so() {
-    let offered = Offered::new();
+    let offered = offered();
     let md5 = hex(&md5_of(&image("1.2.0", SIZE)));
     for header in ["x-ESP8266-sketch-md5", "x-ESP32-sketch-md5", "X-Esp32-Sketch-Md5"] {
         let (exchange, heard) = offered.fetch(&offered.get().header(header, &md5));
@@ -252,7 +221,7 @@ fn a_device_that_runs_the_image_already_is_told_so() {
 
 #[test]
 fn a_forced_token_gives_the_image_even_so() {
-    let mut offered = Offered::new();
+    let mut offered = offered();
     let mut grant = offered.scene.grant(Some(offered.release));
     grant.forced = true;
     offered.token = offered.scene.store.issue(device(DEVICE), grant);
@@ -263,7 +232,7 @@ fn a_forced_token_gives_the_image_even_so() {
 
 #[test]
 fn head_says_what_get_would_and_is_no_attempt() {
-    let offered = Offered::new();
+    let offered = offered();
     let (exchange, heard) = offered.fetch(&offered.get().method("HEAD"));
     let reply = heard.reply();
     assert_eq!(reply.status, 200);
@@ -289,7 +258,7 @@ fn head_of_what_is_refused_has_the_status_and_no_body() {
 
 #[test]
 fn a_version_probe_gets_the_version_and_nothing_else() {
-    let offered = Offered::new();
+    let offered = offered();
     let probe = Request::esp8266_update(&token_text(offered.token)).without("x-ESP8266-mode");
     let (exchange, heard) = offered.fetch(&probe.header("x-ESP8266-mode", "version"));
     let reply = heard.reply();
@@ -302,7 +271,7 @@ fn a_version_probe_gets_the_version_and_nothing_else() {
 #[test]
 fn a_store_that_is_down_is_unavailable() {
     for refused in ["Redeem", "Start"] {
-        let offered = Offered::new();
+        let offered = offered();
         let mut exchange = offered.exchange();
         exchange.input(&offered.get().bytes());
         while let Some(query) = exchange.ask() {
@@ -323,7 +292,7 @@ fn a_store_that_is_down_is_unavailable() {
 
 #[test]
 fn a_first_attempt_shortens_the_deadline_once_and_a_later_one_starts_nothing() {
-    let offered = Offered::new();
+    let offered = offered();
     let part = offered.get().header("Range", "bytes=0-99");
     let mut exchange = offered.exchange();
     assert_eq!(exchange.request(&part.bytes()).kinds(), ["Redeem", "Start"]);
@@ -337,7 +306,7 @@ fn a_first_attempt_shortens_the_deadline_once_and_a_later_one_starts_nothing() {
 #[test]
 fn what_holds_after_the_start_decides() {
     for (answer, text) in [(Redemption::Unknown, NOT_FOUND), (Redemption::Nothing, NOT_AVAILABLE)] {
-        let offered = Offered::new();
+        let offered = offered();
         let mut exchange = offered.exchange();
         exchange.input(&offered.get().bytes());
         let redeem = exchange.ask().expect("Redeem");
@@ -353,7 +322,7 @@ fn what_holds_after_the_start_decides() {
 
 #[test]
 fn another_release_after_the_start_is_the_one_that_is_given() {
-    let mut offered = Offered::new();
+    let mut offered = offered();
     let newer = offered.scene.publish(&Draft::binary("1.3.0", 7000));
     let other = offered.scene.issue(Some(newer));
     let mut exchange = offered.exchange();
@@ -368,25 +337,9 @@ fn another_release_after_the_start_is_the_one_that_is_given() {
     assert_eq!(exchange.heard().reply().body, image("1.3.0", 7000));
 }
 
-/// Redeems, starts, and takes everything that is shown; the claim is asked and not answered.
-fn up_to_the_claim(offered: &Offered, request: &Request) -> Exchange {
-    let mut exchange = offered.exchange();
-    exchange.input(&request.bytes());
-    for expected in ["Redeem", "Start"] {
-        let query = exchange.ask().expect(expected);
-        assert_eq!(kind(&query), expected);
-        let answer = exchange.store.answer(&query);
-        exchange.answer(answer);
-    }
-    assert!(exchange.ask().is_none(), "no claim while earlier bytes are there to send");
-    while exchange.take(usize::MAX) > 0 {}
-    assert!(matches!(exchange.ask(), Some(Query::Claim { .. })));
-    exchange
-}
-
 #[test]
 fn the_tail_stays_until_the_claim_and_the_claim_waits_for_the_rest() {
-    let offered = Offered::new();
+    let offered = offered();
     let mut exchange = offered.exchange();
     exchange.input(&offered.get().bytes());
     for _ in 0..2 {
@@ -417,8 +370,8 @@ fn the_tail_stays_until_the_claim_and_the_claim_waits_for_the_rest() {
 #[test]
 fn an_image_that_is_all_tail_waits_for_the_claim_with_its_first_byte() {
     for size in [1000, TAIL, TAIL + 1] {
-        let offered = Offered::of(&Draft::binary("1.2.0", size));
-        let mut exchange = up_to_the_claim(&offered, &offered.get());
+        let offered = Redeemable::of(&Draft::binary("1.2.0", size));
+        let mut exchange = offered.up_to_the_claim(&offered.get());
         let before = exchange.heard().bytes;
         let head = otter_tests::Reply::parse_head(&before).expect("the head is out").1;
         assert_eq!(before.len() - head, size.saturating_sub(TAIL));
@@ -431,8 +384,8 @@ fn an_image_that_is_all_tail_waits_for_the_claim_with_its_first_byte() {
 #[test]
 fn without_a_claim_the_connection_closes_without_the_tail() {
     for answer in [Answer::Claimed(false), Answer::Unavailable] {
-        let offered = Offered::new();
-        let mut exchange = up_to_the_claim(&offered, &offered.get());
+        let offered = offered();
+        let mut exchange = offered.up_to_the_claim(&offered.get());
         exchange.answer(answer);
         exchange.settle();
         let bytes = exchange.heard().bytes;
@@ -445,8 +398,8 @@ fn without_a_claim_the_connection_closes_without_the_tail() {
 
 #[test]
 fn a_claim_that_is_not_answered_in_time_closes_without_the_tail() {
-    let offered = Offered::new();
-    let mut exchange = up_to_the_claim(&offered, &offered.get());
+    let offered = offered();
+    let mut exchange = offered.up_to_the_claim(&offered.get());
     exchange.heard();
     assert_eq!(exchange.expire(), Duration::from_secs(2));
     exchange.settle();
@@ -459,135 +412,8 @@ fn a_claim_that_is_not_answered_in_time_closes_without_the_tail() {
 }
 
 #[test]
-fn ranges_are_answered_with_what_they_ask() {
-    let offered = Offered::new();
-    let image = image("1.2.0", SIZE);
-    for (range, start, end) in [
-        ("bytes=0-0", 0, 0),
-        ("bytes=0-99", 0, 99),
-        ("bytes=100-5000", 100, 5000),
-        ("bytes=9999-9999", 9999, 9999),
-        ("bytes=9000-", 9000, 9999),
-        ("bytes=-1", 9999, 9999),
-        ("bytes=-20000", 0, 9999),
-        ("bytes=0-10000", 0, 9999),
-        ("bytes=5000-99999999999", 5000, 9999),
-    ] {
-        let (exchange, heard) = offered.fetch(&offered.get().header("Range", range));
-        let reply = heard.reply();
-        assert_eq!(reply.status, 206, "{range}");
-        assert_eq!(reply.body, image[start..=end], "{range}");
-        let content_range = format!("bytes {start}-{end}/{SIZE}");
-        assert_eq!(reply.header("Content-Range"), Some(content_range.as_str()));
-        assert_eq!(reply.header("Content-Type"), Some("application/octet-stream"));
-        assert_eq!(reply.header("x-MD5"), None, "it would be the MD5 of something else");
-        let etag = format!("\"{}\"", hex(&sha256_of(&image)));
-        assert_eq!(reply.header("ETag"), Some(etag.as_str()));
-        assert_eq!(exchange.outcome(), Some(Outcome::Ranged), "{range}");
-        assert!(!heard.ended, "206 follows the client");
-    }
-}
-
-#[test]
-fn only_ranges_that_reach_the_tail_claim() {
-    let offered = Offered::new();
-    let first_of_tail = SIZE - TAIL;
-    for (range, claims) in [
-        ("bytes=0-0".to_owned(), false),
-        (format!("bytes=0-{}", first_of_tail - 1), false),
-        (format!("bytes=0-{first_of_tail}"), true),
-        (format!("bytes={first_of_tail}-{first_of_tail}"), true),
-        ("bytes=-1".to_owned(), true),
-        ("bytes=0-".to_owned(), true),
-    ] {
-        let (exchange, heard) = offered.fetch(&offered.get().header("Range", &range));
-        assert_eq!(heard.kinds().contains(&"Claim"), claims, "{range}");
-        assert_eq!(exchange.store.token(offered.token).is_none(), claims, "{range}");
-    }
-}
-
-#[test]
-fn a_range_that_begins_in_the_tail_shows_nothing_of_it_before_the_claim() {
-    let offered = Offered::new();
-    let mut exchange = up_to_the_claim(&offered, &offered.get().header("Range", "bytes=-100"));
-    let before = exchange.heard().bytes;
-    assert!(before.ends_with(b"\r\n\r\n"), "the head alone");
-    exchange.answer(Answer::Claimed(false));
-    exchange.settle();
-    assert_eq!(exchange.heard().bytes, b"");
-    assert_eq!(exchange.close(), CloseReason::Unclaimed);
-}
-
-#[test]
-fn a_range_beyond_the_end_cannot_be_satisfied() {
-    let offered = Offered::new();
-    for range in ["bytes=10000-", "bytes=10000-10001", "bytes=-0", "bytes=99999999999-"] {
-        let (exchange, heard) = offered.fetch(&offered.get().header("Range", range));
-        let reply = heard.reply();
-        assert_eq!(reply.status, 416, "{range}");
-        assert_eq!(reply.header("Content-Range"), Some("bytes */10000"));
-        assert_eq!(heard.kinds(), ["Redeem"], "no attempt");
-        assert_eq!(exchange.outcome(), Some(Outcome::Refused(Refusal::BadRange)));
-        assert!(!heard.ended, "416 follows the client");
-    }
-}
-
-#[test]
-fn a_range_that_is_none_is_ignored() {
-    let offered = Offered::new();
-    for range in ["bytes=5-1", "bytes=", "bytes=a-b", "lines=0-1", "bytes 0-1", "bytes=--1"] {
-        let (_, heard) = offered.fetch(&offered.get().header("Range", range));
-        let reply = heard.reply();
-        assert_eq!((reply.status, reply.body.len()), (200, SIZE), "{range}");
-    }
-}
-
-#[test]
-fn a_range_resumes_only_what_it_began_with() {
-    let offered = Offered::new();
-    let etag = format!("\"{}\"", hex(&sha256_of(&image("1.2.0", SIZE))));
-    for (if_range, status) in [(etag.as_str(), 206), ("\"other\"", 200), ("W/\"x\"", 200)] {
-        let request = offered.get().header("Range", "bytes=100-").header("If-Range", if_range);
-        let (_, heard) = offered.fetch(&request);
-        assert_eq!(heard.reply().status, status, "{if_range}");
-    }
-}
-
-#[test]
-fn an_image_may_be_fetched_in_parts_on_one_connection() {
-    let offered = Offered::new();
-    let mut exchange = offered.exchange();
-    let length = exchange.request(&offered.get().method("HEAD").bytes()).reply().content_length();
-    assert_eq!(length, Some(SIZE));
-    let mut fetched = Vec::new();
-    for (range, kinds) in [
-        ("bytes=0-0", vec!["Redeem", "Start"]),
-        ("bytes=1-3000", vec!["Redeem"]),
-        ("bytes=3001-5000", vec!["Redeem"]),
-        ("bytes=5001-10000", vec!["Redeem", "Claim"]),
-    ] {
-        let heard = exchange.request(&offered.get().header("Range", range).bytes());
-        assert_eq!(heard.kinds(), kinds, "{range}");
-        fetched.extend(heard.reply().body);
-    }
-    assert_eq!(fetched, image("1.2.0", SIZE));
-}
-
-/// The price of the rule: a device that asks for parts without knowing of tails claims with the
-/// first part that reaches into the tail, and what is left of the tail stays here.
-#[test]
-fn a_part_that_ends_inside_the_tail_uses_the_token_up() {
-    let offered = Offered::new();
-    let mut exchange = offered.exchange();
-    let part = offered.get().header("Range", "bytes=4000-7999");
-    assert_eq!(exchange.request(&part.bytes()).kinds(), ["Redeem", "Start", "Claim"]);
-    let rest = offered.get().header("Range", "bytes=8000-9999");
-    assert_eq!(exchange.request(&rest.bytes()).reply().text(), NOT_FOUND);
-}
-
-#[test]
 fn a_transfer_that_began_before_the_deadline_may_claim_after_it() {
-    let offered = Offered::new();
+    let offered = offered();
     let mut exchange = offered.exchange();
     exchange.advance(Duration::from_secs(24 * 3600 - 1));
     let config = std::sync::Arc::new(offered.scene.config.clone());
@@ -607,8 +433,8 @@ fn a_transfer_that_began_before_the_deadline_may_claim_after_it() {
 
 #[test]
 fn a_transfer_keeps_its_image_whatever_is_published_or_withdrawn_meanwhile() {
-    let offered = Offered::new();
-    let mut exchange = up_to_the_claim(&offered, &offered.get());
+    let offered = offered();
+    let mut exchange = offered.up_to_the_claim(&offered.get());
     exchange.store.withdraw(offered.release);
     let newer = Draft::binary("1.3.0", SIZE);
     exchange.store.publish(otter_tests::Target::Device(device(DEVICE)), &newer);
@@ -620,7 +446,7 @@ fn a_transfer_keeps_its_image_whatever_is_published_or_withdrawn_meanwhile() {
 
 #[test]
 fn a_transfer_that_breaks_before_the_tail_costs_nothing() {
-    let offered = Offered::new();
+    let offered = offered();
     let mut exchange = offered.exchange();
     exchange.input(&offered.get().bytes());
     for _ in 0..2 {
@@ -639,8 +465,8 @@ fn a_transfer_that_breaks_before_the_tail_costs_nothing() {
 
 #[test]
 fn of_two_connections_with_one_token_one_gets_the_tail() {
-    let offered = Offered::new();
-    let mut first = up_to_the_claim(&offered, &offered.get());
+    let offered = offered();
+    let mut first = offered.up_to_the_claim(&offered.get());
     let mut second = Exchange::new(first.store.clone(), offered.scene.config.clone());
     second.input(&offered.get().bytes());
     let redeem = second.ask().expect("Redeem");
@@ -660,7 +486,7 @@ fn of_two_connections_with_one_token_one_gets_the_tail() {
 
 #[test]
 fn a_post_with_a_token_in_the_query_redeems_nothing() {
-    let offered = Offered::new();
+    let offered = offered();
     let (exchange, heard) =
         offered.fetch(&offered.get().method("POST").header("Content-Length", "0"));
     assert_eq!(heard.reply().text(), "{\"success\":false,\"response\":\"missing_mac\"}");

@@ -284,6 +284,16 @@ fn a_shutdown_closes_an_idle_connection_at_once() {
     assert_eq!(exchange.peer.closed(), Some(CloseReason::Shutdown));
 }
 
+/// Half a stray line end is no request that would have to be waited for.
+#[test]
+fn a_shutdown_closes_a_connection_that_has_half_a_line_end() {
+    let mut exchange = Scene::new().exchange();
+    exchange.request(&check_in());
+    exchange.input(b"\r");
+    exchange.peer.shutdown(exchange.clock.now());
+    assert_eq!(exchange.peer.closed(), Some(CloseReason::Shutdown));
+}
+
 #[test]
 fn a_shutdown_lets_the_answer_finish() {
     let mut exchange = Scene::new().exchange();

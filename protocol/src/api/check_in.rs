@@ -7,7 +7,8 @@ use crate::api::fields::{Credential, Field, credential};
 use crate::api::guard::{self, Advice, Aftermath};
 use crate::api::registration::{Fields, Name, Place};
 use crate::api::{Content, Context, Response, Scratch, Step, refuse};
-use crate::http::{Framing, Request, Status, write};
+use crate::digits::decimal;
+use crate::http::{Framing, Request, Status};
 use crate::id::{DeviceId, Mac, OwnerId, Token, misleads};
 use crate::json::Reader;
 use crate::query::{
@@ -54,8 +55,19 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         let text = r#"{"success":false,"response":"no_body"}"#;
         return Step::Reply(Response::refusal(Status::BAD_REQUEST, Refusal::BadBody, text));
     }
+    let depth_max = context.config.json_depth_max;
+    let replaced;
+    let mut body = request.body;
     let mut fields = Fields::default();
-    if fields.read(request.body, context.config.json_depth_max).is_err() {
+    let mut read = fields.read(body, depth_max);
+    if read.is_err() && std::str::from_utf8(body).is_err() {
+        // The name of a radio station may be in any encoding; it is not worth a lost check-in.
+        replaced = String::from_utf8_lossy(body);
+        body = replaced.as_bytes();
+        fields = Fields::default();
+        read = fields.read(body, depth_max);
+    }
+    if read.is_err() {
         return Step::Reply(Response::bad_body());
     }
     let key = match credential(request) {
@@ -75,9 +87,9 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         return refuse_owner(fields.of(Name::Owner), context);
     };
     let Some(key) = key else { return refuse_key(Refusal::NoKey, context) };
-    let plan = Plan::of(&fields, request.body);
+    let plan = Plan::of(&fields, body);
     context.scratch.text.clear();
-    context.scratch.text.extend_from_slice(request.body);
+    context.scratch.text.extend_from_slice(body);
     let identify = Identify { owner: Some(owner), key, device: plan.device, mac: plan.mac };
     Step::Ask(Query::Identify(identify), super::Plan::CheckIn(plan))
 }
@@ -251,7 +263,7 @@ fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Recorded, unix: u64) {
     body.extend_from_slice(br#"","mesh_ids":[],"udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
-    write::decimal(body, unix);
+    decimal(body, unix);
     body.extend_from_slice(b"}}");
 }
 
@@ -276,7 +288,7 @@ fn write_offer(
     body.extend_from_slice(br#"","udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
-    write::decimal(body, unix);
+    decimal(body, unix);
     match url {
         Some(url) => {
             body.extend_from_slice(br#","url":""#);
@@ -314,7 +326,7 @@ fn write_downlink(plan: &Plan, text: &[u8], body: &mut Vec<u8>) {
     body.extend_from_slice(b"{\"");
     body.extend_from_slice(id.as_bytes());
     body.extend_from_slice(br#"":{"downlinkData":""#);
-    body.extend_from_slice(&crate::id::hex_text::<8, 16>(&payload));
+    body.extend_from_slice(&crate::digits::hex_text::<8, 16>(&payload));
     body.extend_from_slice(br#""}}"#);
 }
 

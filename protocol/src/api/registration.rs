@@ -115,7 +115,6 @@ impl Place {
     /// Where a field's text lies in `body`, of which it is a slice.
     pub(super) fn of(field: Field<'_>, body: &[u8]) -> Self {
         let Some(text) = field.text().map(|text| text.raw()) else { return Self::default() };
-        // A boolean's text does not lie in the body: the difference is then out of bounds.
         let start = text.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
         match (u32::try_from(start), u32::try_from(start.wrapping_add(text.len()))) {
             (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },

@@ -7,7 +7,7 @@
 //!                                                             v
 //!                                         Request { head, bytes, body }
 //!
-//! Status, fields --[write::Head]--> bytes
+//! Status, fields --[write::HeadWriter]--> bytes
 //! ```
 //!
 //! One reading of every request, and that the strict one: what two parsers could understand
@@ -20,6 +20,9 @@ pub(crate) mod head;
 pub(crate) mod range;
 mod target;
 pub(crate) mod write;
+
+pub(crate) use range::Selection;
+pub(crate) use write::HeadWriter;
 
 use crate::report::Refusal;
 

@@ -14,7 +14,7 @@ use super::{KeptDevice, KeptToken, ModelStore, Published, offer_of};
 pub enum Target {
     /// One device.
     Device(DeviceId),
-    /// All devices of an owner.
+    /// All devices of an owner that run the release's platform.
     Owner(OwnerId),
 }
 
@@ -85,10 +85,12 @@ impl ModelStore {
         self.record(&record);
     }
 
-    /// Allows or forbids offers that the device did not ask for.
+    /// Allows or forbids offers that the device did not ask for. Either way its guard rails start
+    /// over.
     pub fn set_auto_update(&mut self, device: DeviceId, auto_update: bool) {
         if let Some(kept) = self.devices.get_mut(&device) {
             kept.device.auto_update = auto_update;
+            kept.device.offered = None;
         }
     }
 

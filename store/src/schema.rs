@@ -1,0 +1,146 @@
+//! The database file: opening it, telling it from other files, bringing it to our version.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result, TransactionBehavior};
+
+use crate::error::OpenError;
+use crate::images::at;
+
+/// Opens the database for the thread that writes; creates it if it is not there.
+///
+/// # Errors
+/// [`OpenError::Foreign`], [`OpenError::Newer`], [`OpenError::Damaged`] or another that says what
+/// the system or the database said.
+pub(crate) fn open(path: &Path) -> std::result::Result<Connection, OpenError> {
+    create_private(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = Connection::open_with_flags(path, flags);
+    let mut database = opened.map_err(|error| failed(path, error))?;
+    let stamp = stamp_of(&database).map_err(|error| failed(path, error))?;
+    let version = check(path, stamp)?;
+    configure(&database)
+        .and_then(|()| migrate(&mut database, version))
+        .map_err(|error| failed(path, error))?;
+    Ok(database)
+}
+
+/// Opens the database once more, to read beside the thread that writes.
+///
+/// # Errors
+/// [`OpenError::Database`]
+pub(crate) fn open_reader(path: &Path) -> std::result::Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader = Connection::open_with_flags(path, flags).map_err(|error| failed(path, error))?;
+    reader.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(reader)
+}
+
+/// What an error of the database means for opening it.
+pub(crate) fn failed(path: &Path, error: Error) -> OpenError {
+    let damaged = match error.sqlite_error_code() {
+        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+        None => matches!(
+            error,
+            Error::FromSqlConversionFailure(..)
+                | Error::IntegralValueOutOfRange(..)
+                | Error::InvalidColumnType(..)
+                | Error::QueryReturnedNoRows
+                | Error::Utf8Error(..)
+        ),
+    };
+    if damaged {
+        OpenError::Damaged { path: path.into(), detail: error.to_string() }
+    } else {
+        OpenError::Database { path: path.into(), source: Box::new(error) }
+    }
+}
+
+/// What tells our databases from others.
+struct Stamp {
+    application_id: i32,
+    version: u32,
+    tables: u64,
+}
+
+/// SQLite would create the file readable by everybody; its journals take over the mode.
+fn create_private(path: &Path) -> std::result::Result<(), OpenError> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let synced = match created {
+        Ok(_) => path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    };
+    synced.map_err(at(path))
+}
+
+fn stamp_of(database: &Connection) -> Result<Stamp> {
+    Ok(Stamp {
+        application_id: database.query_row("PRAGMA application_id", [], |row| row.get(0))?,
+        version: database.query_row("PRAGMA user_version", [], |row| row.get(0))?,
+        tables: database
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?
+            .unsigned_abs(),
+    })
+}
+
+/// The version of a database that is ours; 0 for an empty file.
+fn check(path: &Path, stamp: Stamp) -> std::result::Result<u32, OpenError> {
+    let Stamp { application_id, version, tables } = stamp;
+    let empty = application_id == 0 && version == 0 && tables == 0;
+    if application_id != APPLICATION_ID && !empty {
+        return Err(OpenError::Foreign { path: path.into(), application_id });
+    }
+    if version > VERSION {
+        return Err(OpenError::Newer { path: path.into(), found: version, supported: VERSION });
+    }
+    Ok(version)
+}
+
+fn configure(database: &Connection) -> Result<()> {
+    database.set_prepared_statement_cache_capacity(STATEMENTS);
+    let mode: String = database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let reason = "the file system does not support its journal; use a local disk";
+        return Err(Error::ToSqlConversionFailure(reason.into()));
+    }
+    database.execute_batch(SETTINGS)
+}
+
+fn migrate(database: &mut Connection, version: u32) -> Result<()> {
+    for (reached, step) in (1..).zip(MIGRATIONS).skip(version as usize) {
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", reached)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// What brings a database from each version to the next.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+
+/// The newest version this program knows.
+const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// `OTTR`
+const APPLICATION_ID: i32 = 0x4f54_5452;
+
+/// More than there are different statements.
+const STATEMENTS: usize = 64;
+
+/// `FULL` makes each commit durable before it returns. The log is written back to the database
+/// every 16 MiB, and the page cache may take 32 MiB. Somebody who looks at the database with other
+/// tools and locks it is waited for.
+const SETTINGS: &str = "
+    PRAGMA synchronous = FULL;
+    PRAGMA wal_autocheckpoint = 4096;
+    PRAGMA journal_size_limit = 67108864;
+    PRAGMA cache_size = -32768;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA busy_timeout = 5000;
+";

@@ -1,0 +1,188 @@
+//! What all threads of one store share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use otter_protocol::{Answer, Query, Redemption, Release};
+
+use crate::clock::{Clock, SteadyClock};
+use crate::image::Image;
+use crate::images::{ImageName, Images};
+use crate::stats::Counters;
+use crate::tables::{Tables, Write};
+use crate::token::Mint;
+use crate::{Ticket, Wake};
+
+/// Facts, images, time, randomness and counters of one store.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    tables: RwLock<Tables>,
+    pub(crate) images: Images,
+    pub(crate) clock: SteadyClock,
+    pub(crate) mint: Mint,
+    pub(crate) counters: Counters,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(tables: Tables, images: Images, clock: Clock, highest_ms: u64) -> Self {
+        Self {
+            tables: RwLock::new(tables),
+            images,
+            clock: SteadyClock::new(clock, highest_ms),
+            mint: Mint::new(),
+            counters: Counters::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The facts, to read.
+    pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The facts, to change.
+    pub(crate) fn tables_mut(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on every query is answered as unavailable.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Removes the images that nothing needs any more.
+    pub(crate) fn sweep(&self, freed: &[ImageName]) {
+        if freed.is_empty() {
+            return;
+        }
+        let tables = self.tables();
+        for image in freed.iter().filter(|image| !tables.image_needed(image)) {
+            self.images.remove(image);
+        }
+    }
+
+    /// A staged image is not held any more; its file goes unless something needs it.
+    pub(crate) fn let_go(&self, image: &ImageName) {
+        let tables = self.tables();
+        self.images.let_go(image, tables.image_needed(image));
+    }
+
+    /// Is it open for queries? Not after it was closed, nor after a change broke off half-way,
+    /// which no answer may stand on.
+    fn open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && !self.tables.is_poisoned()
+    }
+
+    /// Puts the image into an answer that still lacks it.
+    fn with_image(&self, answer: Answer<()>) -> Answer<Image> {
+        let image_of = |release: Release<()>| {
+            let image = self.images.image(&release.offer.sha256, release.offer.size)?;
+            Some(Release { offer: release.offer, image })
+        };
+        match answer {
+            Answer::Release(release) => Answer::Release(release.and_then(image_of)),
+            Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
+                let ready = |release| Redemption::Ready { device, release, started, forced };
+                Answer::Redemption(image_of(release).map_or(Redemption::Nothing, ready))
+            }
+            Answer::Redemption(Redemption::Nothing) => Answer::Redemption(Redemption::Nothing),
+            Answer::Redemption(Redemption::Unknown) => Answer::Redemption(Redemption::Unknown),
+            Answer::Standing(standing) => Answer::Standing(standing),
+            Answer::Recorded(recorded) => Answer::Recorded(recorded),
+            Answer::Kept => Answer::Kept,
+            Answer::Claimed(claimed) => Answer::Claimed(claimed),
+            Answer::Unavailable => Answer::Unavailable,
+        }
+    }
+}
+
+/// One thread's answers that wait for its next `collect`. Kept from turn to turn for its room.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    answers: Vec<(Ticket, Answer<Image>)>,
+    /// Answers that still lack their image.
+    bare: Vec<(Ticket, Answer<()>)>,
+}
+
+impl Ready {
+    /// Answers the reads of one turn under one lock, and hands the writes on.
+    pub(crate) fn take(
+        &mut self,
+        shared: &Shared,
+        queries: &mut Vec<(Ticket, Query)>,
+        on_write: impl FnMut((Ticket, Write)),
+    ) {
+        if !shared.open() {
+            let unavailable = |(ticket, _)| (ticket, Answer::Unavailable);
+            self.answers.extend(queries.drain(..).map(unavailable));
+            return;
+        }
+        let mut reads = 0;
+        let tables = shared.tables();
+        for (ticket, query) in queries.iter() {
+            match tables.read(query, || shared.clock.now_ms()) {
+                Some(Answer::Standing(standing)) => {
+                    self.answers.push((*ticket, Answer::Standing(standing)));
+                }
+                Some(bare) => self.bare.push((*ticket, bare)),
+                None => continue,
+            }
+            reads += 1;
+        }
+        drop(tables);
+        if reads == queries.len() {
+            queries.clear();
+        } else {
+            let writes = queries.drain(..).filter_map(|(t, query)| Some((t, Write::of(query)?)));
+            writes.for_each(on_write);
+        }
+    }
+
+    /// An answer that still lacks its image.
+    pub(crate) fn add(&mut self, ticket: Ticket, answer: Answer<()>) {
+        self.bare.push((ticket, answer));
+    }
+
+    /// Takes the answers that another thread left.
+    pub(crate) fn receive(&mut self, inbox: &Inbox) {
+        inbox.append_to(&mut self.bare);
+    }
+
+    /// Gives out what waits. Images are opened here, on the thread that asked.
+    pub(crate) fn collect(&mut self, shared: &Shared, answers: &mut Vec<(Ticket, Answer<Image>)>) {
+        answers.append(&mut self.answers);
+        let bare = self.bare.drain(..);
+        answers.extend(bare.map(|(ticket, answer)| (ticket, shared.with_image(answer))));
+    }
+}
+
+/// Where another thread leaves answers for one thread.
+pub(crate) struct Inbox {
+    answers: Mutex<Vec<(Ticket, Answer<()>)>>,
+    waiting: AtomicBool,
+    wake: Wake,
+}
+
+impl Inbox {
+    pub(crate) fn new(wake: Wake) -> Self {
+        Self { answers: Mutex::default(), waiting: AtomicBool::new(false), wake }
+    }
+
+    /// Leaves an answer. [`Inbox::ring`] must follow.
+    pub(crate) fn leave(&self, ticket: Ticket, answer: Answer<()>) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, answer));
+        self.waiting.store(true, Ordering::Release);
+    }
+
+    /// Wakes the thread that the inbox belongs to.
+    pub(crate) fn ring(&self) {
+        (self.wake)();
+    }
+
+    fn append_to(&self, answers: &mut Vec<(Ticket, Answer<()>)>) {
+        if self.waiting.swap(false, Ordering::Acquire) {
+            answers.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A store with a clock that the test holds, and one thread's side of it.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use otter_protocol::{
+    Alias, Answer, ApiKey, CheckIn, Device, DeviceId, DeviceStanding, Grant, Identify, Kind, Mac,
+    OwnerId, Query, Record, Recorded, Redemption, Release, ReleaseId, Standing, Token,
+};
+use otter_store::{
+    Embedded, EmbeddedOptions, Image, Memory, MemoryOptions, NewRelease, Operator, Published,
+    Store, Target, Ticket, Wake,
+};
+use tempfile::TempDir;
+
+/// Where the clock of a bench begins, in milliseconds.
+pub(crate) const START_MS: u64 = 1_795_478_791_000;
+
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Memory,
+    Embedded,
+}
+
+/// A store, its clock, and one thread's side of it.
+pub(crate) struct Bench {
+    pub(crate) directory: TempDir,
+    pub(crate) now_ms: Arc<AtomicU64>,
+    pub(crate) operator: Operator,
+    pub(crate) embedded: Option<Embedded>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) desk: Desk,
+}
+
+/// One thread's side of a store.
+pub(crate) struct Desk {
+    store: Box<dyn Store<Image = Image>>,
+    bell: Receiver<()>,
+    next: u64,
+}
+
+/// Runs a test on an empty store of each kind.
+pub(crate) fn on_both(test: impl Fn(&mut Bench)) {
+    for which in [Which::Memory, Which::Embedded] {
+        println!("{which:?}");
+        test(&mut Bench::new(which));
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(which: Which) -> Self {
+        Self::at(which, tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(crate) fn at(which: Which, directory: TempDir) -> Self {
+        let now_ms = Arc::new(AtomicU64::new(START_MS));
+        let (memory, embedded) = match which {
+            Which::Memory => {
+                let mut options = MemoryOptions::default();
+                options.clock = clock(&now_ms);
+                (Some(Memory::open(directory.path(), options).expect("a store")), None)
+            }
+            Which::Embedded => (None, Some(open_embedded(directory.path(), &now_ms))),
+        };
+        let operator = match (&memory, &embedded) {
+            (Some(memory), _) => memory.operator(),
+            (_, Some(embedded)) => embedded.operator(),
+            (None, None) => unreachable!("one of them was opened"),
+        };
+        let desk = desk_of(&memory, &embedded);
+        Self { directory, now_ms, operator, embedded, memory, desk }
+    }
+
+    /// Another thread's side of the same store.
+    pub(crate) fn another_desk(&self) -> Desk {
+        desk_of(&self.memory, &self.embedded)
+    }
+
+    /// Closes an embedded store and opens it again.
+    pub(crate) fn reopen(&mut self) {
+        let Some(embedded) = self.embedded.take() else { return };
+        embedded.close();
+        let embedded = open_embedded(self.directory.path(), &self.now_ms);
+        self.operator = embedded.operator();
+        self.desk = Desk::new(&embedded);
+        self.embedded = Some(embedded);
+    }
+
+    pub(crate) fn advance(&self, ms: u64) {
+        self.now_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_clock(&self, unix_ms: u64) {
+        self.now_ms.store(unix_ms, Ordering::SeqCst);
+    }
+
+    /// An owner of 64 equal letters, with a key.
+    pub(crate) fn owner(&self, letter: char) -> (OwnerId, ApiKey) {
+        let owner = OwnerId::parse(&letter.to_string().repeat(64)).expect("an owner id");
+        self.operator.create_owner(Some(owner)).expect("a new owner");
+        let key = self.operator.create_key(&owner, "a key").expect("a key").key;
+        (owner, key)
+    }
+
+    /// Publishes an image.
+    pub(crate) fn publish(&self, owner: OwnerId, target: Target, bytes: &[u8]) -> Published {
+        let release = NewRelease {
+            owner,
+            target,
+            version: "2.0.0".to_owned(),
+            platform: "arduino".to_owned(),
+            env_hash: None,
+            kind: Kind::Image,
+            source: None,
+        };
+        let staged = self.operator.stage(&mut &*bytes, 1 << 30).expect("staged");
+        self.operator.publish(release, staged, &|_, _, _| true).expect("published")
+    }
+
+    pub(crate) fn ask(&mut self, query: Query) -> Answer<Image> {
+        self.desk.ask(query)
+    }
+
+    pub(crate) fn identify(&mut self, identify: Identify) -> Standing {
+        match self.ask(Query::Identify(identify)) {
+            Answer::Standing(standing) => standing.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn known(&mut self, owner: OwnerId, key: ApiKey, device: DeviceId) -> Device {
+        let standing =
+            self.identify(Identify { owner: Some(owner), key, device: Some(device), mac: None });
+        match standing.device {
+            DeviceStanding::Known(device) => device,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn record(&mut self, record: Record) -> Option<Recorded> {
+        match self.ask(Query::Record(Box::new(record))) {
+            Answer::Recorded(recorded) => recorded,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Registers a device of platform `arduino:esp8266`.
+    pub(crate) fn register(&mut self, owner: OwnerId, mac: &str) -> DeviceId {
+        let check_in = CheckIn { mac: Mac::parse(mac), ..check_in() };
+        self.record(recording(owner, None, Some(check_in))).expect("registered").device
+    }
+
+    /// Lets a device be offered a release.
+    pub(crate) fn grant(&mut self, owner: OwnerId, device: DeviceId, grant: Grant) -> Token {
+        let record = Record { grant: Some(grant), ..recording(owner, Some(device), None) };
+        self.record(record).and_then(|recorded| recorded.token).expect("a token")
+    }
+
+    pub(crate) fn redeem(&mut self, token: Token) -> Redeemed {
+        self.redemption(Query::Redeem { token })
+    }
+
+    pub(crate) fn start(&mut self, token: Token) -> Redeemed {
+        self.redemption(Query::Start { token })
+    }
+
+    pub(crate) fn claim(&mut self, token: Token) -> bool {
+        match self.ask(Query::Claim { token }) {
+            Answer::Claimed(claimed) => claimed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn fetch(&mut self, release: ReleaseId) -> Option<Release<Image>> {
+        match self.ask(Query::Fetch { release }) {
+            Answer::Release(release) => release,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn redemption(&mut self, query: Query) -> Redeemed {
+        match self.ask(query) {
+            Answer::Redemption(redemption) => redeemed(&redemption),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(embedded: &Embedded) -> Self {
+        let (wake, bell) = bell();
+        Self { store: Box::new(embedded.store(wake)), bell, next: 0 }
+    }
+
+    fn of_memory(memory: &Memory) -> Self {
+        let (wake, bell) = bell();
+        Self { store: Box::new(memory.store(wake)), bell, next: 0 }
+    }
+
+    /// Asks one question and waits for the answer.
+    pub(crate) fn ask(&mut self, query: Query) -> Answer<Image> {
+        self.ask_all(vec![query]).remove(0)
+    }
+
+    /// Asks all in one turn and waits for all answers, which come in the order of the questions.
+    pub(crate) fn ask_all(&mut self, queries: Vec<Query>) -> Vec<Answer<Image>> {
+        let asked = queries.len();
+        self.submit(queries);
+        self.answers(asked)
+    }
+
+    /// Asks all in one turn.
+    pub(crate) fn submit(&mut self, queries: Vec<Query>) {
+        let mut batch: Vec<_> = (self.next..).map(Ticket).zip(queries).collect();
+        self.next += batch.len() as u64;
+        self.store.submit(&mut batch);
+        assert!(batch.is_empty(), "submit takes all");
+    }
+
+    /// Waits for the answers to the questions that were asked last.
+    pub(crate) fn answers(&mut self, asked: usize) -> Vec<Answer<Image>> {
+        let mut answers = Vec::new();
+        loop {
+            self.store.collect(&mut answers);
+            if answers.len() >= asked {
+                break;
+            }
+            self.bell.recv_timeout(Duration::from_secs(60)).expect("an answer");
+        }
+        answers.sort_by_key(|(ticket, _)| ticket.0);
+        let tickets: Vec<u64> = answers.iter().map(|(ticket, _)| ticket.0).collect();
+        let expected = self.next - asked as u64..self.next;
+        assert_eq!(tickets, expected.collect::<Vec<_>>(), "each is answered once");
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+fn desk_of(memory: &Option<Memory>, embedded: &Option<Embedded>) -> Desk {
+    match (memory, embedded) {
+        (Some(memory), _) => Desk::of_memory(memory),
+        (_, Some(embedded)) => Desk::new(embedded),
+        (None, None) => unreachable!("one of them was opened"),
+    }
+}
+
+/// What is behind a token, in a form that can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Redeemed {
+    Unknown,
+    Nothing,
+    Ready { release: ReleaseId, bytes: Vec<u8>, started: bool, forced: bool },
+}
+
+pub(crate) fn redeemed(redemption: &Redemption<Image>) -> Redeemed {
+    match redemption {
+        Redemption::Unknown => Redeemed::Unknown,
+        Redemption::Nothing => Redeemed::Nothing,
+        Redemption::Ready { release, started, forced, .. } => Redeemed::Ready {
+            release: release.offer.release,
+            bytes: release.image.as_ref().to_vec(),
+            started: *started,
+            forced: *forced,
+        },
+    }
+}
+
+pub(crate) fn open_embedded(directory: &Path, now_ms: &Arc<AtomicU64>) -> Embedded {
+    let mut options = EmbeddedOptions::default();
+    options.clock = clock(now_ms);
+    Embedded::open(directory, options).expect("a store")
+}
+
+pub(crate) fn clock(now_ms: &Arc<AtomicU64>) -> otter_store::Clock {
+    let now_ms = Arc::clone(now_ms);
+    Arc::new(move || now_ms.load(Ordering::SeqCst))
+}
+
+pub(crate) fn bell() -> (Wake, Receiver<()>) {
+    let (ring, bell) = mpsc::channel();
+    let wake = move || {
+        // A bell that nobody hears any more is no failure.
+        let _ = ring.send(());
+    };
+    (Arc::new(wake), bell)
+}
+
+pub(crate) fn check_in() -> CheckIn {
+    CheckIn {
+        mac: None,
+        alias: None,
+        version: Some("1.0.0".into()),
+        platform: Some("arduino:esp8266".into()),
+        env_hash: None,
+        facts: "{\"version\":\"1.0.0\"}".into(),
+        digest: 1,
+        told_auto_update: false,
+    }
+}
+
+pub(crate) fn recording(
+    owner: OwnerId,
+    device: Option<DeviceId>,
+    check_in: Option<CheckIn>,
+) -> Record {
+    Record { owner, device, check_in, offered: None, grant: None }
+}
+
+pub(crate) fn grant(release: Option<ReleaseId>) -> Grant {
+    Grant {
+        release,
+        forced: false,
+        unused: Duration::from_secs(24 * 3600),
+        used: Duration::from_secs(3600),
+        transfer: Duration::from_secs(900),
+    }
+}
+
+pub(crate) fn alias(text: &str) -> Alias {
+    Alias::clean(text).expect("an alias")
+}
