@@ -235,7 +235,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// Finish what is under way, then close. An idle connection closes at once.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.shutdown = true;
-        if matches!(self.state, State::Receiving(None)) {
+        if self.state.is_idle() {
             self.close(now, CloseReason::Shutdown, None);
         }
     }
@@ -425,10 +425,9 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             return self.linger(now, reason);
         }
         self.deadline = now.instant + self.config.idle_timeout;
-        if rest.is_empty() {
-            self.pipelined = 0;
-        } else {
-            self.pipelined = self.pipelined.saturating_add(1);
+        let is_ahead = !rest.is_empty() && rest != b"\r";
+        self.pipelined = if is_ahead { self.pipelined.saturating_add(1) } else { 0 };
+        if !rest.is_empty() {
             self.handle_input(now, &rest);
         }
         if self.eof && matches!(self.state, State::Receiving(_)) {

@@ -6,7 +6,7 @@ use std::fmt;
 
 pub use crate::digits::{bytes_from_hex, hex_text};
 
-use crate::digits::{DIGITS, HEX, NO_DIGIT};
+use crate::digits::{HEX, eight_digits};
 
 /// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (WIRE.md 1.1).
 ///
@@ -224,6 +224,15 @@ impl Mac {
     /// anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some((first, last)) =
+            text.as_bytes().split_at_checked(8).filter(|_| text.len() == 12)
+        {
+            // As the libraries send it.
+            let ((first, a, _), (last, b, _)) = (eight_digits(first), eight_digits(last));
+            if a && b {
+                return Some(Self(u64::from(first) << 16 | u64::from(last >> 16)));
+            }
+        }
         match hex_value(text.as_bytes()) {
             Some((value, 12)) => Some(Self(value)),
             Some(_) => None,
@@ -373,6 +382,8 @@ pub(crate) fn misleads(text: &str) -> bool {
 }
 
 const UUID_DASHES: [usize; 4] = [8, 13, 18, 23];
+/// Where its five parts stand.
+const UUID_PARTS: [(usize, usize); 5] = [(0, 8), (9, 13), (14, 18), (19, 23), (24, 36)];
 /// Where each byte's two digits begin in the text of a UUID.
 const UUID_PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
@@ -385,9 +396,9 @@ fn hex_value(text: &[u8]) -> Option<(u64, usize)> {
         let digit = match byte {
             b':' | b'-' | b'.' => continue,
             b' ' => 0,
-            _ => DIGITS[usize::from(*byte)],
+            _ => char::from(*byte).to_digit(16)?,
         };
-        if digit == NO_DIGIT || digits == 16 {
+        if digits == 16 {
             return None;
         }
         value = value << 4 | u64::from(digit);
@@ -401,14 +412,18 @@ fn uuid_from(text: &[u8]) -> Option<[u8; 16]> {
     if UUID_DASHES.iter().any(|at| text[*at] != b'-') {
         return None;
     }
-    let mut bytes = [0; 16];
-    let mut all = 0;
-    for (byte, at) in bytes.iter_mut().zip(UUID_PAIRS) {
-        let (high, low) = (DIGITS[usize::from(text[at])], DIGITS[usize::from(text[at + 1])]);
-        all |= high | low;
-        *byte = high << 4 | low & 15;
+    let mut digits = [0; 32];
+    for ((start, end), at) in UUID_PARTS.into_iter().zip([0, 8, 12, 16, 20]) {
+        digits[at..at + end - start].copy_from_slice(&text[start..end]);
     }
-    (all != NO_DIGIT).then_some(bytes)
+    let mut bytes = [0; 16];
+    let mut valid = true;
+    for (four, eight) in bytes.chunks_exact_mut(4).zip(digits.chunks_exact(8)) {
+        let (value, is_hex, _) = eight_digits(eight);
+        valid &= is_hex;
+        four.copy_from_slice(&value.to_be_bytes());
+    }
+    valid.then_some(bytes)
 }
 
 fn uuid_text(bytes: &[u8; 16]) -> [u8; 36] {

@@ -27,11 +27,10 @@ pub(crate) struct Plan {
     version: Place,
     env_hash: Place,
     firmware: Place,
+    platform: Place,
+    status: Place,
     digest: u64,
-    failed: bool,
     downlink: bool,
-    /// Of a platform that is never offered anything (WIRE.md 2.3 and 8).
-    updates_itself: bool,
     stage: Stage,
 }
 
@@ -181,8 +180,10 @@ fn choose(
     context: &Context<'_>,
 ) -> (Verb, Option<Offered>) {
     const OK: Verb = Verb::Ok { held_back: false };
-    let may = device.auto_update && !plan.updates_itself;
-    let Some(offer) = newest.filter(|_| may) else { return (OK, None) };
+    let Some(offer) = newest.filter(|_| device.auto_update) else { return (OK, None) };
+    if plan.platform.text(context.scratch).is_some_and(update::never_offered) {
+        return (OK, None);
+    }
     let reported = plan.version.text(context.scratch);
     let installed = reported.or(device.version.as_deref());
     let environment = plan.env_hash.text(context.scratch);
@@ -194,7 +195,7 @@ fn choose(
         return (OK, None);
     }
     let aftermath = Aftermath {
-        failed: plan.failed,
+        failed: plan.status.text(context.scratch).is_some_and(guard::tells_failure),
         other_version: reported.is_some() && reported != device.version.as_deref(),
     };
     let unix = context.now.unix;
@@ -363,10 +364,10 @@ impl Plan {
             version: place(Name::Version),
             env_hash: place(Name::EnvHash),
             firmware: place(Name::Firmware),
-            digest: fields.digest(),
-            failed: fields.of(Name::Status).plain().is_some_and(guard::tells_failure),
+            platform: place(Name::Platform),
+            status: place(Name::Status),
+            digest: fields.digest(body),
             downlink: asks && mac.is_some_and(|mac| mac.sigfox_id().is_some()),
-            updates_itself: fields.of(Name::Platform).plain().is_some_and(update::never_offered),
             stage: Stage::Identifying,
         }
     }
