@@ -497,6 +497,10 @@ fn more_than_32_requests_in_a_row_end_the_connection_after_an_answer() {
     for _ in 0..100 {
         assert!(!exchange.request(&get).ended, "one after the other there may be any number");
     }
+    for _ in 0..10 {
+        let heard = exchange.request(&get.repeat(20));
+        assert_eq!((heard.replies().len(), heard.ended), (20, false), "a row ends with a rest");
+    }
 }
 
 /// Head and body of a check-in that waits for permission to send its body.
