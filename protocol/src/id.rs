@@ -31,14 +31,19 @@ impl OwnerId {
     /// Takes the text of an owner id; `None` unless it is 64 to 128 of `[a-z0-9]`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        Self::read(text.as_bytes())
+    }
+
+    /// The same of bytes that nobody has looked at.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
         let fits = (Self::BYTES_MIN..=Self::BYTES_MAX).contains(&text.len());
         // Without a branch per byte: this runs in every request.
-        let plain = |b: u8| b.is_ascii_lowercase() | b.is_ascii_digit();
-        if !fits || !text.bytes().fold(true, |all, b| all & plain(b)) {
+        let plain = |b: &u8| b.is_ascii_lowercase() | b.is_ascii_digit();
+        if !fits || !text.iter().fold(true, |all, b| all & plain(b)) {
             return None;
         }
         let mut inline = [0; Self::BYTES_MAX];
-        inline[..text.len()].copy_from_slice(text.as_bytes());
+        inline[..text.len()].copy_from_slice(text);
         Some(Self { length: text.len() as u8, text: inline })
     }
 
@@ -108,7 +113,12 @@ impl DeviceId {
     /// Takes 36 characters, `8-4-4-4-12` hexadecimal digits of any case; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        uuid_from(text.as_bytes()).map(Self)
+        Self::read(text.as_bytes())
+    }
+
+    /// The same of bytes that nobody has looked at.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        uuid_from(text).map(Self)
     }
 
     /// The 36 characters as they go on the wire, lower case.
@@ -224,24 +234,27 @@ impl Mac {
     /// anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if let Some((first, last)) =
-            text.as_bytes().split_at_checked(8).filter(|_| text.len() == 12)
-        {
+        Self::read(text.as_bytes())
+    }
+
+    /// The same of bytes that nobody has looked at.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        if let Some((first, last)) = text.split_at_checked(8).filter(|_| text.len() == 12) {
             // As the libraries send it.
             let ((first, a, _), (last, b, _)) = (eight_digits(first), eight_digits(last));
             if a && b {
                 return Some(Self(u64::from(first) << 16 | u64::from(last >> 16)));
             }
         }
-        match hex_value(text.as_bytes()) {
+        match hex_value(text) {
             Some((value, 12)) => Some(Self(value)),
             Some(_) => None,
             None => Self::parse_sigfox(text),
         }
     }
 
-    fn parse_sigfox(text: &str) -> Option<Self> {
-        let mut rest = text.as_bytes();
+    fn parse_sigfox(text: &[u8]) -> Option<Self> {
+        let mut rest = text;
         for letter in Self::SIGFOX {
             while let [b':' | b'-' | b'.', after @ ..] = rest {
                 rest = after;

@@ -356,7 +356,7 @@ impl Plan {
     fn of(fields: &Fields<'_>, body: &[u8]) -> Self {
         let place = |name| Place::of(fields.of(name), body);
         let mac = fields.of(Name::Mac).mac();
-        let asks = !matches!(fields.of(Name::Ack), Field::Absent | Field::Null);
+        let asks = fields.of(Name::Ack).is_given();
         Self {
             owner: place(Name::Owner),
             device: fields.of(Name::Udid).device(),

@@ -258,26 +258,22 @@ fn read(body: &[u8], depth_max: usize) -> Result<Fields<'_>, Invalid> {
     })?;
     reader.end()?;
     let scalar = [fields.udid, fields.owner, fields.version, fields.env_hash];
-    if scalar.iter().any(|field| matches!(field, Field::Nested)) {
-        Err(Invalid)
-    } else {
-        Ok(fields)
-    }
+    if scalar.iter().any(Field::is_nested) { Err(Invalid) } else { Ok(fields) }
 }
 
 impl<'a> Fields<'a> {
     fn keep(&mut self, reader: &mut Reader<'a>, key: Text<'a>) -> Result<(), Invalid> {
         let value = reader.value()?;
         match key.plain() {
-            Some("mac") => self.mac.keep(value),
-            Some("udid") => self.udid.keep(value),
-            Some("owner") => self.owner.keep(value),
-            Some("version") => self.version.keep(value),
-            Some("env_hash") => self.env_hash.keep(value),
-            Some("forced") => {
-                let mut forced = Field::Absent;
+            Some(b"mac") => self.mac.keep(value),
+            Some(b"udid") => self.udid.keep(value),
+            Some(b"owner") => self.owner.keep(value),
+            Some(b"version") => self.version.keep(value),
+            Some(b"env_hash") => self.env_hash.keep(value),
+            Some(b"forced") => {
+                let mut forced = Field::default();
                 forced.keep(value)?;
-                self.forced |= matches!(forced.plain(), Some("true" | "1"));
+                self.forced |= matches!(forced.plain(), Some(b"true" | b"1"));
                 Ok(())
             }
             Some(_) | None => Ok(()),

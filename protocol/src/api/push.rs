@@ -4,7 +4,7 @@ use crate::api::fields::{Credential, Field, credential};
 use crate::api::{Content, Context, Response, Step, refuse};
 use crate::http::{Request, Status};
 use crate::id::DeviceId;
-use crate::json::{Invalid, Reader};
+use crate::json::{Invalid, Reader, Text};
 use crate::query::{Answer, DeviceStanding, Identify, KeyStanding, Query, Standing};
 use crate::report::{Outcome, Refusal};
 
@@ -34,7 +34,10 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
     let Credential::Key(key) = credential(request) else { return forbidden(Refusal::NoKey) };
     let Some(device) = udid.device() else { return no_device(context) };
     let identify = Identify { owner: None, key, device: Some(device), mac: None };
-    Step::Ask(Query::Identify(identify), super::Plan::Push(Plan { device, push: push.into() }))
+    Step::Ask(
+        Query::Identify(identify),
+        super::Plan::Push(Plan { device, push: push.decode().into() }),
+    )
 }
 
 /// The key must be one of the device's owner.
@@ -74,12 +77,12 @@ enum Pushed<'a> {
     Absent,
     /// Not a string, or against the rule.
     Bad,
-    Token(&'a str),
+    Token(Text<'a>),
 }
 
 fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invalid> {
     let mut push = Pushed::Absent;
-    let mut udid = Field::Absent;
+    let mut udid = Field::default();
     let mut reader = Reader::new(body, depth_max)?;
     reader.members(|reader, key| {
         let value = reader.value()?;
@@ -90,12 +93,12 @@ fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invali
                 return Err(Invalid);
             }
             push = match value {
-                crate::json::Value::Text(text) => match text.plain() {
-                    Some(token) if follows_rule(token) => Pushed::Token(token),
-                    Some(_) | None => Pushed::Bad,
-                },
+                crate::json::Value::Text(text) if text.plain().is_some_and(follows_rule) => {
+                    Pushed::Token(text)
+                }
                 crate::json::Value::Null => Pushed::Absent,
-                crate::json::Value::Number(_)
+                crate::json::Value::Text(_)
+                | crate::json::Value::Number(_)
                 | crate::json::Value::Bool(_)
                 | crate::json::Value::Object(_)
                 | crate::json::Value::Array(_) => Pushed::Bad,
@@ -110,11 +113,11 @@ fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invali
 }
 
 /// 64 hexadecimal digits (iOS), or any other length of `[a-zA-Z0-9_:-]` (Android).
-fn follows_rule(token: &str) -> bool {
-    let android = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-');
+fn follows_rule(token: &[u8]) -> bool {
+    let android = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-');
     match token.len() {
         0 => false,
-        64 => token.bytes().all(|b| b.is_ascii_hexdigit()),
-        _ => token.bytes().all(android),
+        64 => token.iter().all(u8::is_ascii_hexdigit),
+        _ => token.iter().all(android),
     }
 }
