@@ -74,7 +74,7 @@ pub(crate) enum Credential {
 
 /// Reads the `Authentication` header (WIRE.md 4). `Authorization` is never looked at.
 pub(crate) fn credential(request: &crate::http::Request<'_>) -> Credential {
-    match request.header("authentication") {
+    match request.authentication() {
         None => Credential::Missing,
         Some(value) if value.iter().all(|b| matches!(b, b' ' | b'\t' | b'"')) => {
             Credential::Missing

@@ -60,8 +60,8 @@ pub(crate) struct Context<'a> {
 /// slash). [`Endpoint::Issue`] is told from [`Endpoint::Firmware`] by its body only.
 pub(crate) fn route(request: &Request<'_>) -> Endpoint {
     let path = request.path();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let is = |route: &str| path.eq_ignore_ascii_case(route);
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    let is = |route: &str| path.eq_ignore_ascii_case(route.as_bytes());
     match request.method() {
         Method::Post if is("/device/register") => Endpoint::CheckIn,
         Method::Post if is("/device/firmware") => Endpoint::Firmware,
@@ -84,7 +84,7 @@ pub(crate) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         Endpoint::Redeem => redeem::begin(request, context),
         Endpoint::Push => push::begin(request, context),
         Endpoint::Health => Step::Reply(Response::json(Status::OK, r#"{"healthcheck":true}"#)),
-        Endpoint::Other if request.method() == Method::Options && request.path() == "*" => {
+        Endpoint::Other if request.method() == Method::Options && request.path() == b"*" => {
             Step::Reply(Response::new(Status::OK, Outcome::Answered, Content::Empty))
         }
         Endpoint::Other => Step::Reply(Response::no_route()),
