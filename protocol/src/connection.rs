@@ -329,16 +329,16 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     fn receive(&mut self, now: Now, mut exchange: Box<Exchange>, fresh: &[u8]) {
         let is_new = exchange.input.is_empty();
         let had_head = exchange.head.is_some();
-        let message = match exchange.measure(fresh, &self.config) {
-            Ok(message) => message,
+        match exchange.measure(fresh, &self.config) {
+            Ok(Some(message)) => {
+                let step = exchange.begin(fresh, &message, &self.config, now);
+                return self.follow(now, exchange, step);
+            }
+            Ok(None) => {}
             Err(refused) => {
                 exchange.input.clear();
                 return self.respond(now, exchange, Response::violation(refused));
             }
-        };
-        let step = message.and_then(|message| exchange.begin(fresh, &message, &self.config, now));
-        if let Some(step) = step {
-            return self.follow(now, exchange, step);
         }
         if exchange.head.is_some() && !had_head {
             self.deadline = now.instant + self.config.body_timeout;
@@ -352,11 +352,10 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     }
 
     /// Does what an endpoint wants next.
-    fn follow(&mut self, now: Now, mut exchange: Box<Exchange>, step: Step<I>) {
+    #[inline]
+    fn follow(&mut self, now: Now, exchange: Box<Exchange>, step: Step<I>) {
         match step {
-            Step::Ask(query, plan) => {
-                exchange.query = Some(query);
-                exchange.plan = Some(plan);
+            Step::Ask => {
                 self.queries = self.queries.wrapping_add(1);
                 self.deadline = now.instant + self.config.answer_timeout;
                 self.state = State::Asking(exchange);

@@ -28,21 +28,29 @@ pub(crate) struct IssuePlan {
 }
 
 /// `POST /device/firmware`.
-pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     match read(request.body, context.config.json_depth_max) {
         Ok(fields) if fields.uses_token() => {
             context.endpoint = Endpoint::Issue;
-            closing(begin_issue(request, &fields, context))
+            closing(begin_issue(request, &fields, plan, context))
         }
-        Ok(fields) => closing(begin_download(request, &fields, context)),
+        Ok(fields) => closing(begin_download(request, &fields, plan, context)),
         Err(Invalid) => closing(Step::Reply(Response::bad_body())),
     }
 }
 
 /// `POST /device`, which knows `use: ott` only (WIRE.md 1.0).
-pub(super) fn begin_alias<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin_alias<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     match read(request.body, context.config.json_depth_max) {
-        Ok(fields) if fields.uses_token() => closing(begin_issue(request, &fields, context)),
+        Ok(fields) if fields.uses_token() => closing(begin_issue(request, &fields, plan, context)),
         Ok(_) => {
             context.endpoint = Endpoint::Other;
             Step::Reply(Response::no_route())
@@ -54,6 +62,7 @@ pub(super) fn begin_alias<I>(request: &Request<'_>, context: &mut Context<'_>) -
 fn begin_download<I>(
     request: &Request<'_>,
     fields: &Fields<'_>,
+    plan: &mut Option<super::Plan>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     let config = context.config;
@@ -76,17 +85,17 @@ fn begin_download<I>(
     let Some(key) = key else { return refuse_key(Refusal::NoKey, context) };
     let identify = fields.identify(owner, key);
     let owned = |field: Field<'_>| field.text().map(|text| Box::from(text.decode()));
-    let plan = Plan {
+    *plan = Some(super::Plan::Firmware(Plan {
         forced: fields.forced,
         version: owned(fields.version),
         env_hash: owned(fields.env_hash),
         device: None,
-    };
-    Step::Ask(Query::Identify(identify), super::Plan::Firmware(plan))
+    }));
+    context.ask(Query::Identify(identify))
 }
 
 /// Decides on the standing, then gives the image.
-pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I>(plan: &mut Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
     closing(match answer {
         Answer::Standing(standing) => decide(plan, standing, context),
         Answer::Release(Some(release)) => {
@@ -104,7 +113,7 @@ pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>
     })
 }
 
-fn decide<I>(plan: Plan, standing: Standing, context: &Context<'_>) -> Step<I> {
+fn decide<I>(plan: &mut Plan, standing: Standing, context: &mut Context<'_>) -> Step<I> {
     match standing.key {
         KeyStanding::Valid => {}
         KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
@@ -126,8 +135,8 @@ fn decide<I>(plan: Plan, standing: Standing, context: &Context<'_>) -> Step<I> {
         return refuse_release(context);
     };
     if plan.forced || (device.auto_update && plan.is_update(&offer, &device)) {
-        let plan = Plan { device: Some(device.id), ..plan };
-        return Step::Ask(Query::Fetch { release: offer.release }, super::Plan::Firmware(plan));
+        plan.device = Some(device.id);
+        return context.ask(Query::Fetch { release: offer.release });
     }
     let content = Content::Json(r#"{"success":false,"status":"OK"}"#);
     Step::Reply(Response::new(Status::OK, Outcome::NotModified, content).of(device.id))
@@ -145,18 +154,19 @@ impl Plan {
 fn begin_issue<I>(
     request: &Request<'_>,
     fields: &Fields<'_>,
+    plan: &mut Option<super::Plan>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     let (Credential::Key(key), Some(owner)) = (credential(request), fields.owner.owner()) else {
         return refuse_issue(Refusal::NoKey, context);
     };
-    let plan = IssuePlan { owner, forced: fields.forced, device: None };
-    Step::Ask(Query::Identify(fields.identify(owner, key)), super::Plan::Issue(plan))
+    *plan = Some(super::Plan::Issue(IssuePlan { owner, forced: fields.forced, device: None }));
+    context.ask(Query::Identify(fields.identify(owner, key)))
 }
 
 /// Issues also where nothing is published yet: the token binds at its first redemption.
 pub(super) fn resume_issue<I>(
-    plan: IssuePlan,
+    plan: &mut IssuePlan,
     answer: Answer<I>,
     context: &mut Context<'_>,
 ) -> Step<I> {
@@ -180,8 +190,8 @@ pub(super) fn resume_issue<I>(
                 offered: None,
                 grant: Some(grant),
             };
-            let plan = IssuePlan { device: Some(device.id), ..plan };
-            Step::Ask(Query::Record(Box::new(record)), super::Plan::Issue(plan))
+            plan.device = Some(device.id);
+            context.ask(Query::Record(Box::new(record)))
         }
         Answer::Standing(Standing { key: KeyStanding::Valid, .. }) => {
             refuse_issue(Refusal::UnknownDevice, context)
@@ -225,7 +235,7 @@ fn refuse_release<I>(context: &Context<'_>) -> Step<I> {
 fn closing<I>(step: Step<I>) -> Step<I> {
     match step {
         Step::Reply(response) => Step::Reply(Response { close: true, ..response }),
-        Step::Ask(query, plan) => Step::Ask(query, plan),
+        Step::Ask => Step::Ask,
     }
 }
 

@@ -21,10 +21,9 @@ use crate::query::{Answer, Query};
 use crate::report::{Endpoint, Outcome, Refusal};
 
 /// What an endpoint wants next.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be a heap call a request")]
 pub(crate) enum Step<I> {
-    /// Facts, or that facts are kept; then [`resume`] with the plan.
-    Ask(Query, Plan),
+    /// An answer to [`Context::query`]; then [`resume`] with the plan.
+    Ask,
     /// The answer.
     Reply(Response<I>),
 }
@@ -54,6 +53,17 @@ pub(crate) struct Context<'a> {
     /// Where the request went; an endpoint whose body decides that says so here.
     pub(crate) endpoint: Endpoint,
     pub(crate) scratch: &'a mut Scratch,
+    /// What is asked next: facts, or that facts are kept.
+    pub(crate) query: &'a mut Option<Query>,
+}
+
+impl Context<'_> {
+    /// Queries are written where they wait for the driver: they are large, and every request has
+    /// one.
+    fn ask<I>(&mut self, query: Query) -> Step<I> {
+        *self.query = Some(query);
+        Step::Ask
+    }
 }
 
 /// Which endpoint a request is for: the one table of routes (WIRE.md 1.0: any case, one trailing
@@ -75,14 +85,18 @@ pub(crate) fn route(request: &Request<'_>) -> Endpoint {
     }
 }
 
-/// Starts on a complete request.
-pub(crate) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+/// Starts on a complete request. Sets the plan where it asks.
+pub(crate) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     match context.endpoint {
-        Endpoint::CheckIn => check_in::begin(request, context),
-        Endpoint::Firmware => firmware::begin(request, context),
-        Endpoint::Issue => firmware::begin_alias(request, context),
-        Endpoint::Redeem => redeem::begin(request, context),
-        Endpoint::Push => push::begin(request, context),
+        Endpoint::CheckIn => check_in::begin(request, plan, context),
+        Endpoint::Firmware => firmware::begin(request, plan, context),
+        Endpoint::Issue => firmware::begin_alias(request, plan, context),
+        Endpoint::Redeem => redeem::begin(request, plan, context),
+        Endpoint::Push => push::begin(request, plan, context),
         Endpoint::Health => Step::Reply(Response::json(Status::OK, r#"{"healthcheck":true}"#)),
         Endpoint::Other if request.method() == Method::Options && request.path() == b"*" => {
             Step::Reply(Response::new(Status::OK, Outcome::Answered, Content::Empty))
@@ -93,7 +107,7 @@ pub(crate) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
 
 /// Goes on with the store's answer.
 pub(crate) fn resume<I: Clone>(
-    plan: Plan,
+    plan: &mut Plan,
     answer: Answer<I>,
     context: &mut Context<'_>,
 ) -> Step<I> {
@@ -101,7 +115,7 @@ pub(crate) fn resume<I: Clone>(
         return Step::Reply(Response::unavailable());
     }
     match plan {
-        Plan::CheckIn(plan) => check_in::resume(plan, answer, context),
+        Plan::CheckIn(plan) => check_in::resume(plan, &answer, context),
         Plan::Firmware(plan) => firmware::resume(plan, answer, context),
         Plan::Issue(plan) => firmware::resume_issue(plan, answer, context),
         Plan::Redeem(plan) => redeem::resume(plan, answer, context),

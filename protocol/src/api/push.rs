@@ -15,7 +15,11 @@ pub(crate) struct Plan {
 }
 
 /// Checks the push token and the form of the key, and asks whose device it is.
-pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     let config = context.config;
     let no_body = r#"{"success":false,"response":"no_body"}"#;
     if request.body.is_empty() {
@@ -34,19 +38,16 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
     let Credential::Key(key) = credential(request) else { return forbidden(Refusal::NoKey) };
     let Some(device) = udid.device() else { return no_device(context) };
     let identify = Identify { owner: None, key, device: Some(device), mac: None };
-    Step::Ask(
-        Query::Identify(identify),
-        super::Plan::Push(Plan { device, push: push.decode().into() }),
-    )
+    *plan = Some(super::Plan::Push(Plan { device, push: push.decode().into() }));
+    context.ask(Query::Identify(identify))
 }
 
 /// The key must be one of the device's owner.
-pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I>(plan: &Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
     match answer {
         Answer::Standing(Standing { key, device: DeviceStanding::Known(_), .. }) => match key {
             KeyStanding::Valid => {
-                let query = Query::Push { device: plan.device, push: plan.push.clone() };
-                Step::Ask(query, super::Plan::Push(plan))
+                context.ask(Query::Push { device: plan.device, push: plan.push.clone() })
             }
             KeyStanding::Wrong | KeyStanding::UnknownOwner => forbidden(Refusal::WrongKey),
         },
