@@ -6,7 +6,7 @@ use std::fmt;
 
 pub use crate::digits::{bytes_from_hex, hex_text};
 
-use crate::digits::{HEX, eight_digits};
+use crate::digits::from_eight_digits;
 
 /// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (WIRE.md 1.1).
 ///
@@ -239,12 +239,11 @@ impl Mac {
 
     /// The same of bytes that nobody has looked at.
     pub(crate) fn read(text: &[u8]) -> Option<Self> {
-        if let Some((first, last)) = text.split_at_checked(8).filter(|_| text.len() == 12) {
-            // As the libraries send it.
-            let ((first, a, _), (last, b, _)) = (eight_digits(first), eight_digits(last));
-            if a && b {
-                return Some(Self(u64::from(first) << 16 | u64::from(last >> 16)));
-            }
+        // As the libraries send it: the two overlap by four digits.
+        if let (Some(first), Some(last), 12) = (text.first_chunk(), text.last_chunk(), text.len())
+            && let (Some(first), Some(last)) = (from_eight_digits(first), from_eight_digits(last))
+        {
+            return Some(Self(u64::from(first) << 16 | u64::from(last & 0xffff)));
         }
         match hex_value(text) {
             Some((value, 12)) => Some(Self(value)),
@@ -395,10 +394,8 @@ pub(crate) fn misleads(text: &str) -> bool {
 }
 
 const UUID_DASHES: [usize; 4] = [8, 13, 18, 23];
-/// Where its five parts stand.
+/// Where its five parts stand: before each of them are as many dashes as parts.
 const UUID_PARTS: [(usize, usize); 5] = [(0, 8), (9, 13), (14, 18), (19, 23), (24, 36)];
-/// Where each byte's two digits begin in the text of a UUID.
-const UUID_PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 /// The value and the number of hexadecimal digits: separators are skipped, a blank is a zero.
 /// `None` if there is anything else, or too much of it.
@@ -426,24 +423,21 @@ fn uuid_from(text: &[u8]) -> Option<[u8; 16]> {
         return None;
     }
     let mut digits = [0; 32];
-    for ((start, end), at) in UUID_PARTS.into_iter().zip([0, 8, 12, 16, 20]) {
-        digits[at..at + end - start].copy_from_slice(&text[start..end]);
+    for (dashes, (start, end)) in UUID_PARTS.into_iter().enumerate() {
+        digits[start - dashes..end - dashes].copy_from_slice(&text[start..end]);
     }
     let mut bytes = [0; 16];
-    let mut valid = true;
-    for (four, eight) in bytes.chunks_exact_mut(4).zip(digits.chunks_exact(8)) {
-        let (value, is_hex, _) = eight_digits(eight);
-        valid &= is_hex;
-        four.copy_from_slice(&value.to_be_bytes());
+    for (four, eight) in bytes.as_chunks_mut().0.iter_mut().zip(digits.as_chunks().0) {
+        *four = from_eight_digits(eight)?.to_be_bytes();
     }
-    valid.then_some(bytes)
+    Some(bytes)
 }
 
 fn uuid_text(bytes: &[u8; 16]) -> [u8; 36] {
+    let digits: [u8; 32] = hex_text(bytes);
     let mut text = [b'-'; 36];
-    for (byte, at) in bytes.iter().zip(UUID_PAIRS) {
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 15)];
+    for (dashes, (start, end)) in UUID_PARTS.into_iter().enumerate() {
+        text[start..end].copy_from_slice(&digits[start - dashes..end - dashes]);
     }
     text
 }
