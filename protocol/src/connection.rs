@@ -93,6 +93,10 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected.
     pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {
         match &mut self.state {
+            // Neither the state nor the deadline changes: the case of most pieces of a body.
+            State::Receiving(Some(exchange)) if exchange.needs_more_than(bytes.len()) => {
+                exchange.input.extend_from_slice(bytes);
+            }
             State::Receiving(exchange) => {
                 let mut exchange = exchange.take().unwrap_or_else(|| self.config.spare.take());
                 let bytes = exchange.skip_blank_lines(bytes);
@@ -171,7 +175,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         }
         self.state = match std::mem::replace(&mut self.state, State::Receiving(None)) {
             State::Asking(mut exchange) => {
-                let step = exchange.resume(answer, &self.config, now);
+                let step = exchange.resume(&answer, &self.config, now);
                 return self.follow(now, exchange, step);
             }
             State::Claiming(mut exchange, mut stream) => {
@@ -385,7 +389,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             took: Duration::ZERO,
         });
         let part = response.content.into_part().filter(|_| !head_only);
-        let stream = part.map(|part| Box::new(Stream::of(part)));
+        let stream = part.map(|part| Box::new(Stream::of(*part)));
         exchange.until = Some(now.instant + self.config.transfer_timeout);
         self.open_window(now, &mut exchange);
         self.state = State::Responding(exchange, stream);
@@ -413,7 +417,9 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         exchange.end(now, None);
         let refused = matches!(exchange.report, Some(Report { status: 400.., .. }));
         let close = exchange.close || self.shutdown;
-        let rest = std::mem::take(&mut exchange.input);
+        // An empty buffer stays with its exchange, for the next request that comes in pieces.
+        let is_ahead = !exchange.input.is_empty();
+        let rest = if is_ahead { std::mem::take(&mut exchange.input) } else { Vec::new() };
         self.keep_ended(exchange);
         if close {
             let reason = match (self.shutdown, refused) {
@@ -424,7 +430,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             return self.linger(now, reason);
         }
         self.deadline = now.instant + self.config.idle_timeout;
-        let is_ahead = !rest.is_empty() && rest != b"\r";
+        let is_ahead = is_ahead && rest != b"\r";
         self.pipelined = if is_ahead { self.pipelined.saturating_add(1) } else { 0 };
         if !rest.is_empty() {
             self.handle_input(now, &rest);

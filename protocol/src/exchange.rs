@@ -72,6 +72,17 @@ impl Exchange {
         self.head.is_none() && self.input == b"\r"
     }
 
+    /// Will the request be incomplete with `fresh` more bytes? Certain only where it is true.
+    pub(crate) fn needs_more_than(&self, fresh: usize) -> bool {
+        match self.head {
+            Some(Head { length, framing: Framing::Length(body), .. }) => {
+                let kept = self.input.len() - length.min(self.input.len());
+                ((kept + fresh) as u64) < body
+            }
+            Some(_) | None => false,
+        }
+    }
+
     /// Looks for the end of the request in what is kept and `fresh`, which are taken as one.
     /// Afterwards the request lies in `fresh` if nothing is kept, else in what is kept.
     pub(crate) fn measure(
@@ -145,7 +156,7 @@ impl Exchange {
     /// Goes on with the store's answer.
     pub(crate) fn resume<I: Clone>(
         &mut self,
-        answer: Answer<I>,
+        answer: &Answer<I>,
         config: &Config,
         now: Now,
     ) -> Step<I> {

@@ -19,7 +19,7 @@ use crate::report::{Outcome, Refusal};
 use crate::update::{self, Verdict};
 
 /// What is remembered of a check-in while the store works. The body itself waits in
-/// [`Scratch::text`]. Small, because it is moved with every request.
+/// [`Scratch::text`].
 pub(crate) struct Plan {
     owner: Place,
     device: Option<DeviceId>,
@@ -366,6 +366,7 @@ fn refuse_owner<I>(owner: Field<'_>, context: &mut Context<'_>) -> Step<I> {
 }
 
 impl Plan {
+    #[inline(always)]
     fn of(fields: &Fields<'_>, body: &[u8], device: Option<DeviceId>, mac: Option<Mac>) -> Self {
         let place = |name| Place::of(fields.of(name), body);
         let asks = fields.of(Name::Ack).is_given();

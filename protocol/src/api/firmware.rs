@@ -95,13 +95,18 @@ fn begin_download<I>(
 }
 
 /// Decides on the standing, then gives the image.
-pub(super) fn resume<I>(plan: &mut Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I: Clone>(
+    plan: &mut Plan,
+    answer: &Answer<I>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     closing(match answer {
         Answer::Standing(standing) => decide(plan, standing, context),
         Answer::Release(Some(release)) => {
             let end = release.offer.size;
-            let part = Part { release, start: 0, end, token: None };
-            let response = Response::new(Status::OK, Outcome::Delivered, Content::Image(part));
+            let part = Part { release: release.clone(), start: 0, end, token: None };
+            let response =
+                Response::new(Status::OK, Outcome::Delivered, Content::Image(Box::new(part)));
             Step::Reply(Response { device: plan.device, ..response })
         }
         Answer::Release(None) => refuse_release(context),
@@ -113,7 +118,7 @@ pub(super) fn resume<I>(plan: &mut Plan, answer: Answer<I>, context: &mut Contex
     })
 }
 
-fn decide<I>(plan: &mut Plan, standing: Standing, context: &mut Context<'_>) -> Step<I> {
+fn decide<I>(plan: &mut Plan, standing: &Standing, context: &mut Context<'_>) -> Step<I> {
     match standing.key {
         KeyStanding::Valid => {}
         KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
@@ -127,14 +132,15 @@ fn decide<I>(plan: &mut Plan, standing: Standing, context: &mut Context<'_>) -> 
             );
         }
     }
-    let DeviceStanding::Known(device) = standing.device else {
+    let DeviceStanding::Known(device) = &standing.device else {
         let content = Content::Text("no_such_device");
         return refuse(context.config, Status::NOT_FOUND, Refusal::UnknownDevice, content);
     };
-    let Some(offer) = standing.newest.filter(|offer| update::supports(&offer.platform)) else {
+    let newest = standing.newest.as_ref();
+    let Some(offer) = newest.filter(|offer| update::supports(&offer.platform)) else {
         return refuse_release(context);
     };
-    if plan.forced || (device.auto_update && plan.is_update(&offer, &device)) {
+    if plan.forced || (device.auto_update && plan.is_update(offer, device)) {
         plan.device = Some(device.id);
         return context.ask(Query::Fetch { release: offer.release });
     }
@@ -167,7 +173,7 @@ fn begin_issue<I>(
 /// Issues also where nothing is published yet: the token binds at its first redemption.
 pub(super) fn resume_issue<I>(
     plan: &mut IssuePlan,
-    answer: Answer<I>,
+    answer: &Answer<I>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     closing(match answer {
@@ -177,7 +183,7 @@ pub(super) fn resume_issue<I>(
             newest,
         }) => {
             let grant = Grant {
-                release: newest.map(|offer| offer.release),
+                release: newest.as_ref().map(|offer| offer.release),
                 forced: plan.forced,
                 unused: context.config.token_unused,
                 used: context.config.token_used,
@@ -197,7 +203,7 @@ pub(super) fn resume_issue<I>(
             refuse_issue(Refusal::UnknownDevice, context)
         }
         Answer::Standing(_) => refuse_issue(Refusal::WrongKey, context),
-        Answer::Recorded(recorded) => match recorded.and_then(|recorded| recorded.token) {
+        Answer::Recorded(recorded) => match recorded.as_ref().and_then(|recorded| recorded.token) {
             Some(token) => {
                 let body = &mut context.scratch.body;
                 body.clear();

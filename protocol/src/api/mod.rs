@@ -108,14 +108,14 @@ pub(crate) fn begin<I>(
 /// Goes on with the store's answer.
 pub(crate) fn resume<I: Clone>(
     plan: &mut Plan,
-    answer: Answer<I>,
+    answer: &Answer<I>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     if matches!(answer, Answer::Unavailable) {
         return Step::Reply(Response::unavailable());
     }
     match plan {
-        Plan::CheckIn(plan) => check_in::resume(plan, &answer, context),
+        Plan::CheckIn(plan) => check_in::resume(plan, answer, context),
         Plan::Firmware(plan) => firmware::resume(plan, answer, context),
         Plan::Issue(plan) => firmware::resume_issue(plan, answer, context),
         Plan::Redeem(plan) => redeem::resume(plan, answer, context),

@@ -43,7 +43,7 @@ pub(super) fn begin<I>(
 }
 
 /// The key must be one of the device's owner.
-pub(super) fn resume<I>(plan: &Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I>(plan: &Plan, answer: &Answer<I>, context: &mut Context<'_>) -> Step<I> {
     match answer {
         Answer::Standing(Standing { key, device: DeviceStanding::Known(_), .. }) => match key {
             KeyStanding::Valid => {

@@ -77,10 +77,14 @@ pub(super) fn begin<I>(
 }
 
 /// Decides what the token gets; asks to start the first attempt where bytes would leave.
-pub(super) fn resume<I>(plan: &mut Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I: Clone>(
+    plan: &mut Plan,
+    answer: &Answer<I>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     let (device, release, started, forced) = match answer {
         Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
-            (device, release, started, forced)
+            (*device, release.clone(), *started, *forced)
         }
         Answer::Redemption(Redemption::Unknown) => return dead(context),
         Answer::Redemption(Redemption::Nothing) => {
@@ -144,7 +148,7 @@ impl Plan {
                 );
             }
         };
-        let content = Content::Image(Part { release, start, end, token });
+        let content = Content::Image(Box::new(Part { release, start, end, token }));
         let close = status == Status::OK && self.intent == Intent::Bytes;
         Response { close, ..Response::new(status, outcome, content) }
     }

@@ -114,23 +114,21 @@ impl<'a> Fields<'a> {
 /// Where a text stands in [`Scratch::text`]; empty if it does not.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Place {
-    start: u32,
-    end: u32,
+    start: usize,
+    end: usize,
 }
 
 impl Place {
     /// Where a field's text lies in `body`, of which it is a slice.
+    #[inline]
     pub(super) fn of(field: Field<'_>, body: &[u8]) -> Self {
         let Some(text) = field.text().map(|text| text.raw()) else { return Self::default() };
         let start = text.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
-        match (u32::try_from(start), u32::try_from(start.wrapping_add(text.len()))) {
-            (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },
-            _ => Self::default(),
-        }
+        Self { start, end: start.wrapping_add(text.len()) }
     }
 
     pub(super) fn bytes(self, text: &[u8]) -> &[u8] {
-        text.get(self.start as usize..self.end as usize).unwrap_or_default()
+        text.get(self.start..self.end).unwrap_or_default()
     }
 
     pub(super) fn text(self, scratch: &Scratch) -> Option<&str> {

@@ -26,8 +26,8 @@ pub(crate) enum Content<I> {
     Text(&'static str),
     /// JSON in [`super::Scratch::body`].
     Written,
-    /// An image or a part of it.
-    Image(Part<I>),
+    /// An image or a part of it; boxed, because all other answers are small and are moved.
+    Image(Box<Part<I>>),
     /// The device has this image already.
     NotModified([u8; 32]),
     /// No byte of the range is in the image of this length.
@@ -154,7 +154,7 @@ impl<I> Response<I> {
 
 impl<I> Content<I> {
     /// The image, if there is one to send.
-    pub(crate) fn into_part(self) -> Option<Part<I>> {
+    pub(crate) fn into_part(self) -> Option<Box<Part<I>>> {
         match self {
             Self::Image(part) => Some(part),
             Self::Empty
