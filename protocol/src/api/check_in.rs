@@ -350,7 +350,7 @@ fn refuse_key<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
 }
 
 /// Echoes what was sent, made safe and short.
-fn refuse_owner<I>(owner: Field<'_>, context: &mut Context<'_>) -> Step<I> {
+fn refuse_owner<I>(owner: &Field<'_>, context: &mut Context<'_>) -> Step<I> {
     let sent = owner.text().map_or(Cow::Borrowed("undefined"), |text| text.decode());
     let body = &mut context.scratch.body;
     body.clear();

@@ -51,8 +51,8 @@ impl<'a> Fields<'a> {
         if empty { Err(Invalid) } else { Ok(reader) }
     }
 
-    pub(super) fn of(&self, name: Name) -> Field<'a> {
-        self.values[name as usize]
+    pub(super) fn of(&self, name: Name) -> &Field<'a> {
+        &self.values[name as usize]
     }
 
     /// Two check-ins with equal digests keep the same facts, but for the radio's moods: where
@@ -121,7 +121,7 @@ pub(super) struct Place {
 impl Place {
     /// Where a field's text lies in `body`, of which it is a slice.
     #[inline]
-    pub(super) fn of(field: Field<'_>, body: &[u8]) -> Self {
+    pub(super) fn of(field: &Field<'_>, body: &[u8]) -> Self {
         let Some(text) = field.text().map(|text| text.raw()) else { return Self::default() };
         let start = text.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
         Self { start, end: start.wrapping_add(text.len()) }
