@@ -152,7 +152,12 @@ impl Ready {
 
     /// Gives out what waits. Images are opened here, on the thread that asked.
     pub(crate) fn collect(&mut self, shared: &Shared, answers: &mut Vec<(Ticket, Answer<Image>)>) {
-        answers.append(&mut self.answers);
+        if answers.is_empty() {
+            // The case of every turn: the room is exchanged, and no answer is moved.
+            std::mem::swap(answers, &mut self.answers);
+        } else {
+            answers.append(&mut self.answers);
+        }
         let bare = self.bare.drain(..);
         answers.extend(bare.map(|(ticket, answer)| (ticket, shared.with_image(answer))));
     }
