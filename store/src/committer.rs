@@ -153,21 +153,11 @@ impl Committer {
         deferred.append(&mut self.queue);
         self.queue = deferred;
         if !self.changes.is_empty() {
-            self.expire(now_ms);
+            let tables = self.shared.tables();
+            let ended = tables.tokens.ended(now_ms).take(EXPIRED_PER_GROUP_MAX);
+            self.changes.extend(ended.map(Change::expired));
         }
         group
-    }
-
-    /// Adds what has ended to the group, except what the group removes anyway.
-    fn expire(&mut self, now_ms: u64) {
-        let tables = self.shared.tables();
-        for hash in tables.tokens.ended(now_ms).take(EXPIRED_PER_GROUP_MAX) {
-            self.plan.clear();
-            self.plan.expire(&tables, hash);
-            if !self.touched.meets(&self.plan) {
-                self.changes.append(&mut self.plan.changes);
-            }
-        }
     }
 
     /// Makes what is durable visible.

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Bench, Which, alias, check_in, grant, recording, redeemed};
+use common::{Bench, Redeemed, Which, alias, grant, recording, redeemed};
 use otter_protocol::{
     Alias, Answer, ApiKey, CheckIn, Device, DeviceId, DeviceStanding, Grant, Identify, Kind, Mac,
     Offered, OwnerId, Query, Record, ReleaseId, Token,
@@ -361,10 +361,10 @@ impl Side {
                 format!("{shown:?}")
             }
             Answer::Redemption(redemption) => match redeemed(redemption) {
-                common::Redeemed::Ready { release, bytes, started, forced } => {
+                Redeemed::Ready { release, bytes, started, forced } => {
                     format!("{} {bytes:?} {started} {forced}", self.release(release))
                 }
-                other => format!("{other:?}"),
+                other @ (Redeemed::Unknown | Redeemed::Nothing) => format!("{other:?}"),
             },
             Answer::Recorded(Some(recorded)) => {
                 if !self.devices.contains(&recorded.device) {
@@ -483,7 +483,6 @@ fn check_in_of(said: &Said) -> CheckIn {
         facts: format!("{{\"digest\":{}}}", said.digest).into(),
         digest: said.digest,
         told_auto_update: said.told,
-        ..check_in()
     }
 }
 

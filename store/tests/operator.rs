@@ -6,7 +6,7 @@ use common::{START_MS, alias, check_in, on_both, recording};
 use otter_protocol::{CheckIn, DeviceId, Kind, Mac, Offer, OwnerId, ReleaseId};
 use otter_store::{
     DeviceChange, DeviceFilter, DeviceRow, KEY_ALIAS_BYTES_MAX, NewRelease, Operator,
-    OperatorError, Subject, Target,
+    OperatorError, Published, Subject, Target,
 };
 
 fn release(owner: OwnerId, target: Target) -> NewRelease {
@@ -21,11 +21,8 @@ fn release(owner: OwnerId, target: Target) -> NewRelease {
     }
 }
 
-fn publish(
-    operator: &Operator,
-    release: NewRelease,
-) -> Result<otter_store::Published, OperatorError> {
-    let staged = operator.stage(&mut &b"firmware"[..], 100).expect("staged");
+fn publish(operator: &Operator, release: NewRelease) -> Result<Published, OperatorError> {
+    let staged = operator.stage(&mut &b"firmware"[..], 100)?;
     operator.publish(release, staged, &|_, _, _| true)
 }
 

@@ -92,7 +92,7 @@ impl Tables {
         plan: &mut Plan,
     ) -> u64 {
         if let Some(row) = row {
-            self.replace_tokens(row, grant.release, plan);
+            self.replace_tokens(row, grant.release, now_ms, plan);
         }
         let deadline_ms = now_ms.saturating_add(milliseconds(grant.unused));
         let issued = KeptToken {
@@ -191,7 +191,6 @@ impl Tables {
         intact: bool,
         plan: &mut Plan,
     ) -> Redemption<()> {
-        plan.reads(Touch::Token(*hash));
         let Some((device, token)) = self.tokens.find(hash) else { return Redemption::Unknown };
         plan.reads(Touch::Device(self.devices.udid(device)));
         match token.release {
@@ -217,7 +216,6 @@ impl Tables {
     }
 
     fn claim(&self, hash: &TokenHash, now_ms: u64, intact: bool, plan: &mut Plan) -> bool {
-        plan.reads(Touch::Token(*hash));
         let Some((device, token)) = self.tokens.find(hash) else { return false };
         plan.reads(Touch::Device(self.devices.udid(device)));
         if now_ms >= token.end_ms() || !intact {
@@ -229,9 +227,15 @@ impl Tables {
 
     /// Makes way for a new token of the same device and release. What nobody tried yet goes; what
     /// may have a transfer under way can still be claimed, and the oldest of too many such goes.
-    fn replace_tokens(&self, device: u32, release: Option<ReleaseId>, plan: &mut Plan) {
+    fn replace_tokens(
+        &self,
+        device: u32,
+        release: Option<ReleaseId>,
+        now_ms: u64,
+        plan: &mut Plan,
+    ) {
         let mut replaced = Vec::new();
-        for (hash, token) in self.tokens.of_device(device) {
+        for (hash, token) in self.tokens.of_device(device, now_ms) {
             if token.replaced {
                 replaced.push((token.end_ms(), hash));
             } else if token.release == release && token.started {
