@@ -182,15 +182,18 @@ impl Operator {
     /// All owners, in the order of their creation.
     #[must_use]
     pub fn owners(&self) -> Vec<OwnerRow> {
-        let tables = self.shared.tables();
-        let rows = tables.owners.rows.iter().map(|owner| OwnerRow {
-            owner: owner.id,
-            keys: owner.keys.len() as u64,
-            devices: owner.devices,
-            releases: owner.releases,
-            created: owner.created,
+        let mut rows = Vec::new();
+        self.shared.each_row(owners_len, |tables, row| {
+            let owner = &tables.owners.rows[row];
+            rows.push(OwnerRow {
+                owner: owner.id,
+                keys: owner.keys.len() as u64,
+                devices: owner.devices,
+                releases: owner.releases,
+                created: owner.created,
+            });
         });
-        rows.collect()
+        rows
     }
 
     /// Makes an API key of 32 random bytes; only its SHA-256 is kept.
@@ -219,10 +222,14 @@ impl Operator {
     /// All keys, or those of one owner: by owner, then in the order of their creation.
     #[must_use]
     pub fn keys(&self, owner: Option<&OwnerId>) -> Vec<KeyRow> {
-        let tables = self.shared.tables();
-        let owners = tables.owners.rows.iter();
-        let owners = owners.filter(|row| owner.is_none_or(|owner| row.id == *owner));
-        owners.flat_map(|owner| owner.keys.iter().map(|key| key_row(owner.id, key))).collect()
+        let mut rows = Vec::new();
+        self.shared.each_row(owners_len, |tables, row| {
+            let known = &tables.owners.rows[row];
+            if owner.is_none_or(|owner| known.id == *owner) {
+                rows.extend(known.keys.iter().map(|key| key_row(known.id, key)));
+            }
+        });
+        rows
     }
 
     /// Takes a key back: no request that presents it is accepted once this returned.
@@ -362,6 +369,10 @@ pub(crate) fn conflict(what: Subject, reason: &'static str) -> OperatorError {
 /// A text has too many bytes.
 pub(crate) fn too_long(what: &str, bytes_max: usize) -> OperatorError {
     OperatorError::Invalid { reason: format!("{what} has at most {bytes_max} bytes; shorten it") }
+}
+
+fn owners_len(tables: &Tables) -> usize {
+    tables.owners.rows.len()
 }
 
 fn key_row(owner: OwnerId, key: &Key) -> KeyRow {

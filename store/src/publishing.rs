@@ -147,9 +147,15 @@ impl Operator {
     /// All releases, or those of one owner, in the order of their publication.
     #[must_use]
     pub fn releases(&self, owner: Option<&OwnerId>) -> Vec<ReleaseRow> {
-        let tables = self.shared().tables();
-        let rows = tables.releases.rows.iter().map(|release| release_row(&tables, release));
-        rows.filter(|row| owner.is_none_or(|owner| row.owner == *owner)).collect()
+        let mut rows = Vec::new();
+        let releases = |tables: &Tables| tables.releases.rows.len();
+        self.shared().each_row(releases, |tables, row| {
+            let release = &tables.releases.rows[row];
+            if owner.is_none_or(|owner| tables.owner_id(release.owner) == *owner) {
+                rows.push(release_row(tables, release));
+            }
+        });
+        rows
     }
 
     /// Withdraws a release: it is offered no more, and tokens for it give nothing. A transfer
@@ -258,7 +264,7 @@ impl Operator {
     }
 
     /// For how many devices the offer is the newest and an update, and how many of them wait to be
-    /// asked. Looks at a few thousand at a time, so that devices are answered in between.
+    /// asked.
     fn updates(
         &self,
         offer: &Arc<Offer>,
@@ -267,9 +273,13 @@ impl Operator {
         is_update: Judge<'_>,
     ) -> (u64, u64) {
         let mut reported: HashMap<Reported, (u64, u64)> = HashMap::new();
-        let mut add = |tables: &Tables, row: u32| {
-            if tables.newest(row).is_some_and(|newest| newest.release == offer.release) {
-                let (version, env_hash, auto_update) = tables.devices.reported(row);
+        let row = self.shared().tables().owners.find(owner);
+        let mut add = |tables: &Tables, device: usize| {
+            let device = device as u32;
+            let concerned = Some(tables.devices.owner(device)) == row
+                && tables.newest(device).is_some_and(|newest| newest.release == offer.release);
+            if concerned {
+                let (version, env_hash, auto_update) = tables.devices.reported(device);
                 let counts = reported.entry((version.cloned(), env_hash.cloned())).or_default();
                 counts.0 += 1;
                 counts.1 += u64::from(!auto_update);
@@ -278,33 +288,16 @@ impl Operator {
         match target {
             Target::Device(device) => {
                 let tables = self.shared().tables();
-                let owner = tables.owners.find(owner);
-                if let Some(row) = owner.and_then(|owner| tables.device_of(owner, device)) {
-                    add(&tables, row);
+                if let Some(device) = tables.devices.find(device) {
+                    add(&tables, device as usize);
                 }
             }
-            Target::All => self.each_device_of(owner, add),
+            Target::All => self.shared().each_row(|tables| tables.devices.len() as usize, add),
         }
         let judged = reported.into_iter().filter(|((version, env_hash), _)| {
             is_update(offer, version.as_deref(), env_hash.as_deref())
         });
         judged.fold((0, 0), |sum, (_, counts)| (sum.0 + counts.0, sum.1 + counts.1))
-    }
-
-    fn each_device_of(&self, owner: &OwnerId, mut each: impl FnMut(&Tables, u32)) {
-        let mut next = 0;
-        loop {
-            let tables = self.shared().tables();
-            let Some(owner) = tables.owners.find(owner) else { return };
-            let end = tables.devices.len().min(next + DEVICES_PER_LOOK);
-            for row in (next..end).filter(|row| tables.devices.owner(*row) == owner) {
-                each(&tables, row);
-            }
-            if end == tables.devices.len() {
-                return;
-            }
-            next = end;
-        }
     }
 }
 
@@ -375,5 +368,3 @@ const PLATFORM_BYTES_MAX: usize = 64;
 /// A hash in hexadecimal digits has at most 128.
 const ENV_HASH_BYTES_MAX: usize = 128;
 const SOURCE_BYTES_MAX: usize = 1024;
-/// Devices that are looked at under one lock: a fraction of a millisecond.
-const DEVICES_PER_LOOK: u32 = 4096;
