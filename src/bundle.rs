@@ -147,7 +147,11 @@ mod tests {
         let bundle = rendered(dir.path(), "nodemcu").expect("rendered");
         assert_eq!(
             String::from_utf8(bundle.json.clone()).expect("text"),
-            r#"{"type":"file","files":[{"name":"config.lua","data":"x=1"},{"name":"thinx.lua","data":"print(\"hi\")\n"}]}"#
+            [
+                r#"{"type":"file","files":[{"name":"config.lua","data":"x=1"},"#,
+                r#"{"name":"thinx.lua","data":"print(\"hi\")\n"}]}"#
+            ]
+            .concat()
         );
         assert_eq!(bundle.left_out, ["README.md"]);
         let nodemcu = vet::platform("nodemcu").expect("known");

@@ -48,7 +48,7 @@ pub(crate) enum Command {
     /// Publish a firmware image, or a directory of files, for one device or for all of an owner's
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(Publish),
-    /// Publish the builds of a THiNX deploy directory: DIR/<owner>/<udid>/build.json
+    /// Publish the builds of a THiNX deploy directory: DIR/OWNER/UDID/build.json
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(Import),
     /// Play the whole story in a temporary directory: a server, and a device that updates itself
@@ -256,7 +256,7 @@ pub(crate) struct Publish {
     pub(crate) env_hash: Option<String>,
 }
 
-/// Reads DIR/<owner>/<udid>/build.json and the firmware beside it, as THiNX deploys them, and
+/// Reads DIR/OWNER/UDID/build.json and the firmware beside it, as THiNX deploys them, and
 /// publishes each build for its device. What is published already is left alone, so it may be
 /// run again at any time.
 #[derive(Args, Debug)]

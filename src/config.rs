@@ -156,7 +156,9 @@ impl Settings {
     fn load(data: &Path, flags: &Flags) -> Result<Self, Failure> {
         let settings: Self = Figment::from(Serialized::defaults(Self::default()))
             .merge(file(data, flags)?)
-            .merge(Env::prefixed(ENV_PREFIX).filter(|key| is_key(key.as_str())))
+            .merge(
+                Env::prefixed(ENV_PREFIX).filter(|key| is_key(&key.as_str().to_ascii_lowercase())),
+            )
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| explain(&error))?;

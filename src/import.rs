@@ -54,7 +54,7 @@ pub(crate) struct Importer {
     client: Client,
     output: Output,
     /// The newest release for each device of the owners met so far, by owner and udid.
-    newest: BTreeMap<OwnerId, BTreeMap<String, ReleaseEntry>>,
+    newest: BTreeMap<OwnerId, BTreeMap<String, Known>>,
     owners: Vec<String>,
 }
 
@@ -85,7 +85,8 @@ impl Importer {
         }
         let udid = build.device.to_string();
         let newest = self.newest.entry(build.owner).or_default();
-        if let Some(known) = newest.get(&udid).filter(|known| same(known, &build, &sha256)) {
+        let known = newest.get(&udid);
+        if let Some(known) = known.filter(|known| known.identity.is_of(&build, &sha256)) {
             return Ok(Some(Line::of(UNCHANGED, &build, known.release.clone())));
         }
         let wanted = ReleaseWanted {
@@ -109,13 +110,14 @@ impl Importer {
         for warning in &published.warnings {
             self.output.note(&format!("warning: {udid}: {warning}"));
         }
-        let releases: Vec<ReleaseEntry> =
-            self.client.get(&format!("/releases?owner={}&device={udid}", build.owner))?;
-        let line = Line::of(PUBLISHED, &build, published.release.clone());
-        newest.extend(
-            releases.into_iter().find(|r| r.release == published.release).map(|r| (udid, r)),
-        );
-        Ok(Some(line))
+        let identity = Identity {
+            sha256: published.sha256,
+            version: published.version,
+            env_hash: build.env_hash.clone(),
+            build_id: build.build_id.clone(),
+        };
+        newest.insert(udid, Known { release: published.release.clone(), identity });
+        Ok(Some(Line::of(PUBLISHED, &build, published.release)))
     }
 
     /// Makes the owner if need be, and learns what is published for its devices.
@@ -138,10 +140,45 @@ impl Importer {
         for release in releases {
             // The newest come first. One that was withdrawn counts: it must not come back.
             if let Some(device) = release.device.clone() {
-                newest.entry(device).or_insert(release);
+                newest.entry(device).or_insert_with(|| release.into());
             }
         }
         Ok(())
+    }
+}
+
+/// The release that a device was given last.
+struct Known {
+    release: String,
+    identity: Identity,
+}
+
+/// What makes two builds the same.
+struct Identity {
+    sha256: String,
+    version: String,
+    env_hash: Option<String>,
+    build_id: Option<String>,
+}
+
+impl Identity {
+    fn is_of(&self, build: &Build, sha256: &str) -> bool {
+        self.sha256 == sha256
+            && self.version == build.version
+            && self.env_hash == build.env_hash
+            && self.build_id == build.build_id
+    }
+}
+
+impl From<ReleaseEntry> for Known {
+    fn from(entry: ReleaseEntry) -> Self {
+        let identity = Identity {
+            sha256: entry.sha256,
+            version: entry.version,
+            env_hash: entry.env_hash,
+            build_id: entry.source,
+        };
+        Self { release: entry.release, identity }
     }
 }
 
@@ -208,13 +245,6 @@ impl Line {
             error: None,
         }
     }
-}
-
-fn same(known: &ReleaseEntry, build: &Build, sha256: &str) -> bool {
-    known.sha256 == sha256
-        && known.version == build.version
-        && known.env_hash == build.env_hash
-        && known.source == build.build_id
 }
 
 fn changed() -> Failure {

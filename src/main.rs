@@ -21,6 +21,7 @@ mod deploy;
 mod failure;
 mod first_run;
 mod import;
+mod limits;
 mod logs;
 mod output;
 mod played;

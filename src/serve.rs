@@ -4,19 +4,19 @@ use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use otter_mio::{Handle, Server};
 use otter_protocol::Report;
-use otter_store::{Embedded, Memory, Operator};
+use otter_store::{Embedded, Memory, OpenError, Operator};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
@@ -26,6 +26,7 @@ use crate::cli::{Serve, StoreKind};
 use crate::config::{self, Settings};
 use crate::failure::{Context, Failure};
 use crate::first_run;
+use crate::limits;
 use crate::logs;
 use crate::output::Output;
 use crate::socket::{self, Socket};
@@ -84,10 +85,10 @@ impl AnyStore {
                 .hint("choose another one with --data")
         })?;
         match settings.store {
-            StoreKind::Embedded => Ok(Self::Embedded(Embedded::open(data, settings.embedded())?)),
+            StoreKind::Embedded => Ok(Self::Embedded(open_embedded(data, settings)?)),
             StoreKind::Memory => {
                 // It has no lock; a server that answers is as good.
-                if UnixStream::connect(data.join(socket::FILE_NAME)).is_ok() {
+                if socket::answers(data) {
                     let error = format!("a server runs on {} already", data.display());
                     return Err(Failure::conflict(error).hint("stop it, or choose another --data"));
                 }
@@ -115,6 +116,21 @@ impl AnyStore {
         match self {
             Self::Embedded(store) => store.close(),
             Self::Memory(_) => {}
+        }
+    }
+}
+
+/// Waits for a command that holds the store for a moment, but not for a server.
+fn open_embedded(data: &Path, settings: &Settings) -> Result<Embedded, OpenError> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match Embedded::open(data, settings.embedded()) {
+            Err(OpenError::Locked { .. })
+                if Instant::now() < patience && !socket::answers(data) =>
+            {
+                thread::sleep(PAUSE);
+            }
+            opened => return opened,
         }
     }
 }
@@ -203,6 +219,7 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
 
 fn bind(settings: &Settings) -> Result<Server, Failure> {
     let mut options = settings.driver();
+    options.connections_max = limits::make_room(options.connections_max);
     if tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG) {
         options.on_report = Some(Arc::new(log_request));
     }
@@ -258,6 +275,10 @@ fn wait(devices: Handle, sender: Sender<Event>, events: &Receiver<Event>) -> io:
     }
 }
 
+/// How long a lock that no server holds is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(20);
 /// The target of the log's lines for requests.
 const REQUESTS: &str = "otter::requests";
 /// The exit status after a second signal.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Context, Failure};
@@ -58,6 +58,11 @@ pub(crate) fn fitting(data: &Path) -> Result<PathBuf, Failure> {
     );
     Err(Failure::failed(error)
         .hint("give --data a shorter path, such as a relative one or a symbolic link to it"))
+}
+
+/// Does a server answer on the socket of `data`?
+pub(crate) fn answers(data: &Path) -> bool {
+    UnixStream::connect(data.join(FILE_NAME)).is_ok()
 }
 
 /// The socket in the data directory.

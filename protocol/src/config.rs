@@ -73,8 +73,8 @@ pub struct Config {
     /// Life of a token from the first attempt. Default 1 h (TOKEN.md).
     pub token_used: Duration,
     /// How many check-ins in a row may be answered with the same offer before the device is left
-    /// alone as boot-looping (WIRE.md 5). Default 8. A new release, another version reported, or the
-    /// operator setting the device's `auto_update` starts over.
+    /// alone as boot-looping (WIRE.md 5). Default 8. A new release, another version reported, or
+    /// the operator setting the device's `auto_update` starts over.
     pub offers_max: u8,
     /// How long a device that reports a failed update is left alone; doubles with each further
     /// failure up to 24 h (WIRE.md 2.4). Default 10 min.

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use crate::api::{Response, Step};
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::http::{Method, Refused, Status, write};
+use crate::http::{HeadWriter, Method, Refused, Status};
 use crate::now::Now;
 use crate::query::{Answer, Query, QueryId};
 use crate::report::{CloseReason, Endpoint, Outcome, Refusal, Report};
@@ -235,7 +235,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// Finish what is under way, then close. An idle connection closes at once.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.shutdown = true;
-        if matches!(self.state, State::Receiving(None)) {
+        if self.state.is_idle() {
             self.close(now, CloseReason::Shutdown, None);
         }
     }
@@ -343,7 +343,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         if exchange.head.is_some() && !had_head {
             self.deadline = now.instant + self.config.body_timeout;
             if exchange.expects_continue() {
-                write::Head::begin(&mut exchange.output, Status::CONTINUE).finish();
+                HeadWriter::begin(&mut exchange.output, Status::CONTINUE).finish();
             }
         } else if is_new && !exchange.is_half_line_end() {
             self.deadline = now.instant + self.config.head_timeout;
@@ -425,10 +425,9 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             return self.linger(now, reason);
         }
         self.deadline = now.instant + self.config.idle_timeout;
-        if rest.is_empty() {
-            self.pipelined = 0;
-        } else {
-            self.pipelined = self.pipelined.saturating_add(1);
+        let is_ahead = !rest.is_empty() && rest != b"\r";
+        self.pipelined = if is_ahead { self.pipelined.saturating_add(1) } else { 0 };
+        if !rest.is_empty() {
             self.handle_input(now, &rest);
         }
         if self.eof && matches!(self.state, State::Receiving(_)) {

@@ -135,7 +135,8 @@ impl Exchange {
             let rest = &fresh[message.end..];
             self.input.extend_from_slice(&rest[head::skip_blank_lines(rest)..]);
         } else {
-            self.input.drain(..message.end);
+            let blank = head::skip_blank_lines(&self.input[message.end..]);
+            self.input.drain(..message.end + blank);
         }
         Some(step)
     }
@@ -199,8 +200,19 @@ impl Exchange {
 
     /// As new, but for the memory that its buffers have.
     fn clear(&mut self) {
-        let Self { input, scratch, output, .. } = std::mem::take(self);
-        *self = Self { input, scratch, output, ..Self::default() };
+        self.search = Search::default();
+        self.head = None;
+        self.chunked = None;
+        self.sent = 0;
+        self.plan = None;
+        self.query = None;
+        self.endpoint = None;
+        self.began = None;
+        self.until = None;
+        self.bytes_sent = 0;
+        self.window_began_at = 0;
+        self.close = false;
+        self.report = None;
         for buffer in
             [&mut self.input, &mut self.output, &mut self.scratch.text, &mut self.scratch.body]
         {

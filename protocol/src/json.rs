@@ -37,7 +37,7 @@ pub(crate) enum Value<'a> {
     /// A number as it is written. Its grammar is checked, not its size.
     Number(&'a str),
     /// `true` or `false`.
-    Bool(bool),
+    Bool(&'a str),
     /// `null`.
     Null,
     /// An object, from its opening to its closing brace.
@@ -61,8 +61,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Expects an object and calls `each` with the key of each member, duplicates included;
-    /// `each` must consume exactly the value ([`Reader::members`], [`Reader::value`] or
-    /// [`Reader::skip`]).
+    /// `each` must consume exactly the value ([`Reader::members`] or
+    /// [`Reader::value`]).
     ///
     /// # Errors
     ///
@@ -106,18 +106,6 @@ impl<'a> Reader<'a> {
             }
         }
         self.string().map(Value::Text)
-    }
-
-    /// Validates any value and drops it.
-    ///
-    /// # Errors
-    ///
-    /// No valid value comes.
-    pub(crate) fn skip(&mut self) -> Result<(), Invalid> {
-        match self.token()? {
-            b'"' => self.string().map(drop),
-            first => self.unquoted(first).map(drop),
-        }
     }
 
     /// Is an object next?
@@ -360,8 +348,7 @@ impl Kind {
     fn value(self, raw: &str) -> Value<'_> {
         match self {
             Self::Number => Value::Number(raw),
-            Self::True => Value::Bool(true),
-            Self::False => Value::Bool(false),
+            Self::True | Self::False => Value::Bool(raw),
             Self::Null => Value::Null,
             Self::Object => Value::Object(raw),
             Self::Array => Value::Array(raw),
@@ -378,91 +365,95 @@ fn end_of(objects: u64) -> u8 {
 mod tests {
     use super::*;
 
+    /// Texts, and whether they are JSON (sections of RFC 8259).
+    const CASES: &[(&str, bool, &str)] = &[
+        ("{}", true, "empty object"),
+        ("[]", true, "empty array"),
+        (" \t\r\n{ \"a\" : [ 1 , { } , [ ] , \"b\" ] } \n", true, "white space (2)"),
+        ("\"\"", true, "a string alone (2)"),
+        ("0", true, "a number alone"),
+        ("true", true, "a name alone"),
+        ("{\"a\":1,\"a\":2}", true, "duplicate keys are for the caller (4)"),
+        ("", false, "nothing"),
+        (" ", false, "white space only"),
+        ("\u{feff}{}", false, "byte order mark (8.1)"),
+        ("\u{a0}{}", false, "no white space of JSON"),
+        ("{} x", false, "more after the end"),
+        ("{}{}", false, "two values"),
+        ("{", false, "open object"),
+        ("[", false, "open array"),
+        ("}", false, "end without start"),
+        ("{]", false, "wrong end of an object"),
+        ("[}", false, "wrong end of an array"),
+        ("{\"a\"}", false, "no value (4)"),
+        ("{\"a\":}", false, "no value after the colon"),
+        ("{\"a\" 1}", false, "no colon"),
+        ("{\"a\"::1}", false, "two colons"),
+        ("{a:1}", false, "bare key"),
+        ("{1:1}", false, "key is a number"),
+        ("{\"a\":1,}", false, "comma before the end of an object"),
+        ("{,\"a\":1}", false, "comma after the start of an object"),
+        ("{\"a\":1 \"b\":2}", false, "no comma in an object"),
+        ("{\"a\":1,,\"b\":2}", false, "two commas in an object"),
+        ("[1,]", false, "comma before the end of an array (5)"),
+        ("[,1]", false, "comma after the start of an array"),
+        ("[1 2]", false, "no comma in an array"),
+        ("[1,,2]", false, "two commas in an array"),
+        ("[1:2]", false, "colon in an array"),
+        ("-0", true, "minus zero (6)"),
+        ("-1.5e+10", true, "all parts of a number"),
+        ("0.0E-0", true, "zeros"),
+        ("1e999", true, "size is not checked"),
+        ("00", false, "leading zero"),
+        ("01", false, "leading zero before a digit"),
+        ("-01", false, "leading zero after a sign"),
+        ("+1", false, "plus"),
+        (".5", false, "no integer"),
+        ("1.", false, "no fraction"),
+        ("1.e1", false, "no fraction before an exponent"),
+        ("1e", false, "no exponent"),
+        ("1e+", false, "no digits after a sign"),
+        ("-", false, "sign only"),
+        ("--1", false, "two signs"),
+        ("0x1", false, "hexadecimal"),
+        ("1_0", false, "underscore"),
+        ("NaN", false, "not a number"),
+        ("-Infinity", false, "infinity"),
+        ("True", false, "names are lower case (3)"),
+        ("nul", false, "cut name"),
+        ("nulls", false, "longer name"),
+        ("'a'", false, "single quotes"),
+        ("\"a", false, "open string (7)"),
+        ("\"a\\\"", false, "open string after an escape"),
+        ("\"\\\"", false, "only an escape"),
+        ("\"\\/\\b\\f\\n\\r\\t\\\"\\\\\"", true, "all short escapes"),
+        ("\"\\a\"", false, "unknown escape"),
+        ("\"\\u00e9\\uABcd\"", true, "long escapes"),
+        ("\"\\u00e\"", false, "three digits"),
+        ("\"\\u00eg\"", false, "no digit"),
+        ("\"\\u+0e9\"", false, "sign in an escape"),
+        ("\"\\U00e9\"", false, "upper case escape"),
+        ("\"\\ud83d\\ude00\"", true, "surrogate pair"),
+        ("\"\\ud83d\"", false, "high surrogate alone (8.2)"),
+        ("\"\\ude00\"", false, "low surrogate alone"),
+        ("\"\\ude00\\ud83d\"", false, "surrogates the wrong way round"),
+        ("\"\\ud83d\\ud83d\"", false, "two high surrogates"),
+        ("\"\\ud83d\\ue000\"", false, "high surrogate before what is behind the low ones"),
+        ("\"\\ud83dxude00\"", false, "pair without second escape"),
+        ("\"\\ud83d\\n\"", false, "high surrogate before a short escape"),
+        ("\"a\nb\"", false, "line end in a string"),
+        ("\"a\tb\"", false, "tab in a string"),
+        ("\"\0\"", false, "NUL in a string"),
+        ("\"01234567\x1f\"", false, "control character after a whole word"),
+        ("\"\x7f\"", true, "DEL is no control character here"),
+        ("\"\u{e9}\u{1f600}\"", true, "beyond ASCII"),
+        ("// a\n1", false, "comment"),
+    ];
+
     #[test]
     fn accepts_json_and_nothing_else() {
-        for (text, valid, why) in [
-            ("{}", true, "empty object"),
-            ("[]", true, "empty array"),
-            (" \t\r\n{ \"a\" : [ 1 , { } , [ ] , \"b\" ] } \n", true, "white space (2)"),
-            ("\"\"", true, "a string alone (2)"),
-            ("0", true, "a number alone"),
-            ("true", true, "a name alone"),
-            ("{\"a\":1,\"a\":2}", true, "duplicate keys are for the caller (4)"),
-            ("", false, "nothing"),
-            (" ", false, "white space only"),
-            ("\u{feff}{}", false, "byte order mark (8.1)"),
-            ("\u{a0}{}", false, "no white space of JSON"),
-            ("{} x", false, "more after the end"),
-            ("{}{}", false, "two values"),
-            ("{", false, "open object"),
-            ("[", false, "open array"),
-            ("}", false, "end without start"),
-            ("{]", false, "wrong end of an object"),
-            ("[}", false, "wrong end of an array"),
-            ("{\"a\"}", false, "no value (4)"),
-            ("{\"a\":}", false, "no value after the colon"),
-            ("{\"a\" 1}", false, "no colon"),
-            ("{\"a\"::1}", false, "two colons"),
-            ("{a:1}", false, "bare key"),
-            ("{1:1}", false, "key is a number"),
-            ("{\"a\":1,}", false, "comma before the end of an object"),
-            ("{,\"a\":1}", false, "comma after the start of an object"),
-            ("{\"a\":1 \"b\":2}", false, "no comma in an object"),
-            ("{\"a\":1,,\"b\":2}", false, "two commas in an object"),
-            ("[1,]", false, "comma before the end of an array (5)"),
-            ("[,1]", false, "comma after the start of an array"),
-            ("[1 2]", false, "no comma in an array"),
-            ("[1,,2]", false, "two commas in an array"),
-            ("[1:2]", false, "colon in an array"),
-            ("-0", true, "minus zero (6)"),
-            ("-1.5e+10", true, "all parts of a number"),
-            ("0.0E-0", true, "zeros"),
-            ("1e999", true, "size is not checked"),
-            ("00", false, "leading zero"),
-            ("01", false, "leading zero before a digit"),
-            ("-01", false, "leading zero after a sign"),
-            ("+1", false, "plus"),
-            (".5", false, "no integer"),
-            ("1.", false, "no fraction"),
-            ("1.e1", false, "no fraction before an exponent"),
-            ("1e", false, "no exponent"),
-            ("1e+", false, "no digits after a sign"),
-            ("-", false, "sign only"),
-            ("--1", false, "two signs"),
-            ("0x1", false, "hexadecimal"),
-            ("1_0", false, "underscore"),
-            ("NaN", false, "not a number"),
-            ("-Infinity", false, "infinity"),
-            ("True", false, "names are lower case (3)"),
-            ("nul", false, "cut name"),
-            ("nulls", false, "longer name"),
-            ("'a'", false, "single quotes"),
-            ("\"a", false, "open string (7)"),
-            ("\"a\\\"", false, "open string after an escape"),
-            ("\"\\\"", false, "only an escape"),
-            ("\"\\/\\b\\f\\n\\r\\t\\\"\\\\\"", true, "all short escapes"),
-            ("\"\\a\"", false, "unknown escape"),
-            ("\"\\u00e9\\uABcd\"", true, "long escapes"),
-            ("\"\\u00e\"", false, "three digits"),
-            ("\"\\u00eg\"", false, "no digit"),
-            ("\"\\u+0e9\"", false, "sign in an escape"),
-            ("\"\\U00e9\"", false, "upper case escape"),
-            ("\"\\ud83d\\ude00\"", true, "surrogate pair"),
-            ("\"\\ud83d\"", false, "high surrogate alone (8.2)"),
-            ("\"\\ude00\"", false, "low surrogate alone"),
-            ("\"\\ude00\\ud83d\"", false, "surrogates the wrong way round"),
-            ("\"\\ud83d\\ud83d\"", false, "two high surrogates"),
-            ("\"\\ud83dxude00\"", false, "pair without second escape"),
-            ("\"\\ud83d\\n\"", false, "high surrogate before a short escape"),
-            ("\"a\nb\"", false, "line end in a string"),
-            ("\"a\tb\"", false, "tab in a string"),
-            ("\"\0\"", false, "NUL in a string"),
-            ("\"01234567\x1f\"", false, "control character after a whole word"),
-            ("\"\x7f\"", true, "DEL is no control character here"),
-            ("\"\u{e9}\u{1f600}\"", true, "beyond ASCII"),
-            ("// a\n1", false, "comment"),
-        ] {
-            assert_eq!(accepts(text.as_bytes(), 8), valid, "{why}: {text:?}");
+        for (text, valid, why) in CASES {
+            assert_eq!(accepts(text.as_bytes(), 8), *valid, "{why}: {text:?}");
         }
         assert!(Reader::new(b"\"\xff\"", 8).is_err(), "no UTF-8 (8.1)");
         assert!(Reader::new(b"\"\xed\xa0\x80\"", 8).is_err(), "surrogate in UTF-8");
@@ -490,7 +481,7 @@ mod tests {
             let mut reader = Reader::new(text, depth)?;
             reader.members(|reader, key| {
                 if key.is("c") {
-                    return reader.skip();
+                    return reader.value().map(drop);
                 }
                 assert!(reader.starts_object());
                 reader.members(|reader, _| reader.value().map(drop))
@@ -503,7 +494,8 @@ mod tests {
 
     #[test]
     fn shows_values_as_they_are() {
-        let text = br#" {"s": "a\"b", "n":-1.50, "t":true,"f":false , "z":null, "o": { "x": 1 }, "a":[1, 2]} "#;
+        let text = br#" {"s": "a\"b", "n":-1.50, "t":true,"f":false ,
+            "z":null, "o": { "x": 1 }, "a":[1, 2]} "#;
         let mut values = Vec::new();
         let mut reader = Reader::new(text, 8).expect("UTF-8");
         let read = reader.members(|reader, key| {
@@ -515,8 +507,8 @@ mod tests {
         let expected = [
             ("s", Value::Text(Text::new(r#"a\"b"#, true))),
             ("n", Value::Number("-1.50")),
-            ("t", Value::Bool(true)),
-            ("f", Value::Bool(false)),
+            ("t", Value::Bool("true")),
+            ("f", Value::Bool("false")),
             ("z", Value::Null),
             ("o", Value::Object(r#"{ "x": 1 }"#)),
             ("a", Value::Array("[1, 2]")),
@@ -529,7 +521,11 @@ mod tests {
         for text in ["[]", "1", "\"a\"", "null", "", " "] {
             let mut reader = Reader::new(text.as_bytes(), 8).expect("UTF-8");
             assert!(!reader.starts_object(), "{text}");
-            assert_eq!(reader.members(|reader, _| reader.skip()), Err(Invalid), "{text}");
+            assert_eq!(
+                reader.members(|reader, _| reader.value().map(drop)),
+                Err(Invalid),
+                "{text}"
+            );
         }
         assert!(Reader::new(b" \n{", 8).expect("UTF-8").starts_object());
     }
@@ -539,8 +535,8 @@ mod tests {
         for each in [
             |_: &mut Reader<'_>| Ok(()),
             |reader: &mut Reader<'_>| {
-                reader.skip()?;
-                reader.skip()
+                reader.value()?;
+                reader.value().map(drop)
             },
         ] {
             let mut reader = Reader::new(br#"{"a":1,"b":2}"#, 8).expect("UTF-8");
@@ -561,6 +557,6 @@ mod tests {
 
     pub(super) fn accepts(text: &[u8], depth: usize) -> bool {
         Reader::new(text, depth)
-            .is_ok_and(|mut reader| reader.skip().is_ok() && reader.end().is_ok())
+            .is_ok_and(|mut reader| reader.value().is_ok() && reader.end().is_ok())
     }
 }

@@ -108,6 +108,7 @@
 mod api;
 pub mod config;
 pub mod connection;
+mod digits;
 mod exchange;
 mod http;
 pub mod id;

@@ -35,6 +35,20 @@ pub(crate) struct Stream<I> {
 }
 
 impl<I> State<I> {
+    /// Has nothing been asked, nor begun to be?
+    pub(crate) fn is_idle(&self) -> bool {
+        match self {
+            Self::Receiving(exchange) => {
+                exchange.as_ref().is_none_or(|exchange| exchange.is_half_line_end())
+            }
+            Self::Asking(_)
+            | Self::Responding(..)
+            | Self::Claiming(..)
+            | Self::Lingering { .. }
+            | Self::Closed(_) => false,
+        }
+    }
+
     /// For people who debug a driver.
     pub(crate) fn name(&self) -> &'static str {
         match self {

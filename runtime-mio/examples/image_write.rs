@@ -1,5 +1,5 @@
-//! How should an image leave: by `sendfile` from its file, or by `send` from memory? And after a
-//! short count: wait for the socket at once, or try until it says `EAGAIN`?
+//! How should an image leave: by `sendfile` from its file, or by `send` from its mapping? And
+//! after a short count: wait for the socket at once, or try until it says `EAGAIN`?
 //!
 //! ```text
 //! cargo run --release -p otter-mio --example image_write -- [image KiB] [SO_SNDBUF KiB] [rounds]
@@ -13,8 +13,6 @@
 #![expect(clippy::print_stdout, reason = "what it measured is printed")]
 
 use std::error::Error;
-use std::fs::File;
-use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -24,6 +22,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use otter_store::{Image, Memory, MemoryOptions};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
@@ -33,7 +32,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut argument = |default: usize| arguments.next().unwrap_or(Ok(default));
     let (image_kib, buffer_kib, rounds) = (argument(1024)?, argument(64)?, argument(15)?);
 
-    let image = Arc::new(Image::new(image_kib * 1024)?);
+    let directory = tempfile::tempdir()?;
+    let store = Memory::open(directory.path(), MemoryOptions::default())?;
+    let bytes = (0..image_kib * 1024).map(|at| (at * 31 % 251) as u8).collect::<Vec<_>>();
+    let staged = store.operator().stage(&mut &bytes[..], u64::MAX)?;
+    let image = staged.image().ok_or("the image vanished")?;
     let scene = Arc::new(Scene::default());
     let listener = TcpListener::bind("127.0.0.1:0")?;
     socket2::SockRef::from(&listener).set_send_buffer_size(buffer_kib * 1024)?;
@@ -43,10 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let servers =
         (0..CONNECTIONS).map(|_| Ok(listener.accept()?.0)).collect::<std::io::Result<Vec<_>>>()?;
 
-    let (one, other) = (Arc::clone(&scene), Arc::clone(&image));
+    let (one, other) = (Arc::clone(&scene), image.clone());
     thread::spawn(move || serve(servers, &other, &one).expect("the server runs"));
-    let bytes = image.memory.len() + HEAD.len();
-    thread::spawn(move || fetch(clients, bytes).expect("the client runs"));
+    let total = image.as_ref().len() + HEAD.len();
+    thread::spawn(move || fetch(clients, total).expect("the client runs"));
     while scene.thread.load(Relaxed) == 0 {
         thread::yield_now();
     }
@@ -58,8 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 const WAYS: [(&str, Source, Short); 4] = [
     ("sendfile, until EAGAIN", Source::File, Short::Retry),
     ("sendfile, until short", Source::File, Short::Wait),
-    ("send, until EAGAIN", Source::Memory, Short::Retry),
-    ("send, until short", Source::Memory, Short::Wait),
+    ("send, until EAGAIN", Source::Mapping, Short::Retry),
+    ("send, until short", Source::Mapping, Short::Wait),
 ];
 const CONNECTIONS: usize = 8;
 const HEAD: &[u8; 200] = &[b'h'; 200];
@@ -69,27 +72,13 @@ const SETTLE: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy)]
 enum Source {
     File,
-    Memory,
+    Mapping,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Short {
     Retry,
     Wait,
-}
-
-struct Image {
-    file: File,
-    memory: Vec<u8>,
-}
-
-impl Image {
-    fn new(length: usize) -> std::io::Result<Self> {
-        let memory = (0..length).map(|at| (at * 31 % 251) as u8).collect::<Vec<_>>();
-        let mut file = tempfile::tempfile()?;
-        file.write_all(&memory)?;
-        Ok(Self { file, memory })
-    }
 }
 
 /// What the threads tell each other.
@@ -111,7 +100,7 @@ fn serve(sockets: Vec<TcpStream>, image: &Image, scene: &Scene) -> std::io::Resu
     stay_on(0)?;
     scene.thread.store(gettid().as_raw_nonzero().get() as usize, Relaxed);
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
-    let total = HEAD.len() + image.memory.len();
+    let total = HEAD.len() + image.as_ref().len();
     let mut peers = Vec::new();
     for (token, socket) in sockets.into_iter().enumerate() {
         register(&poll, &socket, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -151,13 +140,13 @@ fn write(peer: &Peer, image: &Image, source: Source) -> (usize, rustix::io::Resu
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
         return (rest.len(), rustix::net::send(&peer.socket, rest, flags));
     };
-    let rest = &image.memory[at..];
+    let rest = &image.as_ref()[at..];
     let sent = match source {
         Source::File => {
             let mut at = at as u64;
-            rustix::fs::sendfile(&peer.socket, &image.file, Some(&mut at), rest.len())
+            rustix::fs::sendfile(&peer.socket, image, Some(&mut at), rest.len())
         }
-        Source::Memory => {
+        Source::Mapping => {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             rustix::net::send(&peer.socket, rest, flags)
         }

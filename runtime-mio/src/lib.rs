@@ -1,4 +1,4 @@
-//! Drives the protocol core of Otter with [mio](mio): one thread per core, each with its own
+//! Drives the protocol core of Otter with [mio]: one thread per core, each with its own
 //! listening socket, its own poll, its own side of the store and its own connections. Threads
 //! share nothing while they serve; what they count is added up when somebody asks.
 //!
@@ -13,32 +13,30 @@
 //! # Running a server
 //!
 //! ```
-//! # use otter_mio::{Options, Server};
-//! # use otter_protocol::{Answer, Query};
-//! # use otter_store::{Store, Ticket, Wake};
-//! # struct Closed;
-//! # impl Store for Closed {
-//! #     type Image = Vec<u8>;
-//! #     fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>) { queries.clear(); }
-//! #     fn collect(&mut self, _: &mut Vec<(Ticket, Answer<Vec<u8>>)>) {}
-//! # }
-//! # fn store(_worker: usize, _wake: Wake) -> Closed { Closed }
-//! # fn main() -> std::io::Result<()> {
-//! let server = Server::bind(Options::new("127.0.0.1:0".parse().expect("an address")))?;
+//! use otter_mio::{Options, Server};
+//! use otter_store::{Memory, MemoryOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let memory = Memory::open(directory.path(), MemoryOptions::default())?;
+//! let server = Server::bind(Options::new("127.0.0.1:0".parse()?))?;
 //! println!("devices may check in at {}", server.local_addr());
-//! let handle = server.spawn(store)?;
+//! let handle = server.spawn(|_worker, wake| memory.store(wake))?;
 //! // ... until a signal says stop:
 //! handle.shutdown();
-//! handle.join()
+//! handle.join()?;
+//! # Ok(())
 //! # }
 //! ```
 //!
 //! # What one connection costs
 //!
-//! While it is idle: its entry in the table of peers (the core's connection and 16 bytes), 12
-//! bytes for its deadline, and no buffer. While it is served: one `recv` and one `send` per
-//! request, and its share of one `epoll_wait`. In the kernel: at most twice
-//! [`Options::send_buffer_bytes`] and twice [`Options::receive_buffer_bytes`].
+//! While it is idle: 80 bytes in the table of peers (the core's connection and 16), 12 for its
+//! deadline, and no buffer; 15,000 of them were measured at 102 bytes each, everything included.
+//! While it is served: one `recv` and one `send` per request and its share of one `epoll_wait`,
+//! 2.02 system calls in all for a check-in on one of 64 busy connections, and no heap call. In the
+//! kernel: at most twice [`Options::send_buffer_bytes`] and twice
+//! [`Options::receive_buffer_bytes`].
 //!
 //! Linux only. `SIGPIPE` never comes: everything is sent with `MSG_NOSIGNAL`.
 #![forbid(unsafe_code)]
@@ -123,7 +121,8 @@ pub struct Server {
     shared: Arc<Shared>,
 }
 
-/// The reins of a server: stop it, wait for it, read its counters. Clones are the same server.
+/// The reins of a server: stop it, wait for it, read its counters. Clones are the same server,
+/// which goes on if all of them are dropped.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,

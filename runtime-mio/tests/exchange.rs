@@ -158,9 +158,10 @@ fn a_download_arrives_whole() {
         let reply = peer.exchange(download());
         assert_eq!(reply.body.len(), length);
         assert!(reply.body == *image, "the bytes are the image's");
-        let counters = server.wait("the report", |counters| counters.requests().count() > 0);
-        assert_eq!(requests(&counters, Endpoint::Redeem, Outcome::Delivered), 1);
-        assert!(counters.bytes_sent > length as u64);
+        let delivered = |c: &Counters| requests(c, Endpoint::Redeem, Outcome::Delivered);
+        let counters = server.wait("the report", |counters| {
+            delivered(counters) == 1 && counters.bytes_sent > length as u64
+        });
         assert_eq!(counters.bytes_received, download().len() as u64);
     }
 }

@@ -3,14 +3,18 @@
 
 mod support;
 
+use std::fs::{OpenOptions, Permissions};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use otter_mio::{OnReport, Options, Server};
-use otter_protocol::{CloseReason, Config, Endpoint, Outcome};
+use otter_protocol::{Answer, CloseReason, Config, Endpoint, Outcome, Query};
+use otter_store::{Memory, MemoryOptions, Store, Ticket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 use support::{Peer, Running, Script, alias, check_in, download, image, requests, wait};
@@ -245,6 +249,44 @@ fn an_image_that_shrinks_ends_its_transfer_and_nothing_else() {
 }
 
 #[test]
+fn a_file_that_is_cut_short_ends_its_transfers_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let memory = Memory::open(directory.path(), MemoryOptions::default()).expect("a store");
+    let staged = memory.operator().stage(&mut &image(4 << 20)[..], 8 << 20).expect("room");
+    let script = Script::with_image(staged.image().expect("an image"));
+    let server = Running::start(&script, |_| {});
+    let mut other = server.connect();
+    other.exchange(check_in(1));
+    let mut slow = [small_window(&server), small_window(&server)];
+    for peer in &mut slow {
+        peer.send(download());
+    }
+    server.wait("the transfers", |counters| counters.bytes_sent > 2 * 65536);
+    let path = file_of_size(directory.path(), 4 << 20).expect("the image is a file");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
+    let file = OpenOptions::new().write(true).open(path).expect("it may be written");
+    // In the middle of a page: what the mapping shows from there on is zeros, then nothing.
+    file.set_len(1_000_001).expect("a shorter file");
+    for peer in &mut slow {
+        let got = peer.rest();
+        assert!(got.len() < 4 << 20, "{} bytes", got.len());
+    }
+    let counters = server.wait("their end", |counters| counters.open == 1);
+    assert_eq!((counters.broken, counters.panicked), (2, 0));
+    assert!(other.exchange(check_in(1)).text().contains(&alias(1)));
+}
+
+fn file_of_size(directory: &Path, size: u64) -> Option<PathBuf> {
+    std::fs::read_dir(directory).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return file_of_size(&path, size);
+        }
+        (entry.metadata().ok()?.len() == size).then_some(path)
+    })
+}
+
+#[test]
 fn a_panic_ends_one_connection() {
     let first = AtomicUsize::new(0);
     let on_report: OnReport = Arc::new(move |_, _| {
@@ -257,6 +299,31 @@ fn a_panic_ends_one_connection() {
     unlucky.rest();
     server.wait("the end of the first", |counters| counters.panicked == 1);
     assert!(other.exchange(check_in(2)).text().contains(&alias(2)));
+}
+
+/// A store with a bug.
+struct Broken;
+
+impl Store for Broken {
+    type Image = Arc<[u8]>;
+
+    fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>) {
+        assert!(queries.is_empty(), "this panic is part of a test");
+    }
+
+    fn collect(&mut self, _: &mut Vec<(Ticket, Answer<Arc<[u8]>>)>) {}
+}
+
+#[test]
+fn a_worker_that_fails_ends_the_server_and_join_tells() {
+    let server = Server::bind(local(2)).expect("a port");
+    let address = server.local_addr();
+    let handle = server.spawn(|_, _| Broken).expect("threads");
+    Peer::new(TcpStream::connect(address).expect("a connection")).send(check_in(1));
+    let error = handle.join().expect_err("a worker panicked");
+    assert!(error.to_string().contains("panicked"), "{error}");
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    handle.join().expect("it was told once");
 }
 
 #[test]

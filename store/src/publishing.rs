@@ -209,13 +209,11 @@ impl Operator {
         let hash = TokenHash::of(token);
         self.write(move |tables, now_ms, plan| {
             plan.reads(Touch::Token(hash));
-            match tables.tokens.find(&hash) {
-                Some((_, token)) if now_ms < token.end_ms() => {
-                    plan.change(tables, revoked(hash));
-                    Ok(())
-                }
-                Some(_) | None => Err(not_found(Subject::Token)),
-            }
+            let known = tables.tokens.find(&hash).filter(|(_, token)| now_ms < token.end_ms());
+            let (device, _) = known.ok_or_else(|| not_found(Subject::Token))?;
+            plan.reads(Touch::Device(tables.devices.udid(device)));
+            plan.change(tables, revoked(hash));
+            Ok(())
         })
     }
 

@@ -107,6 +107,7 @@ impl Tables {
             None => self.newest(device),
         };
         offer.map_or(Redemption::Nothing, |offer| Redemption::Ready {
+            device: self.devices.udid(device),
             release: otter_protocol::Release { offer: Arc::clone(offer), image: () },
             started: token.started,
             forced: token.forced,
@@ -237,5 +238,5 @@ impl Tables {
 
 /// The one place that knows how an answer carries a standing.
 fn standing<I>(standing: Standing) -> Answer<I> {
-    Answer::Standing(Box::new(standing))
+    Answer::Standing(standing)
 }

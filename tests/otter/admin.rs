@@ -10,7 +10,8 @@ use serde_json::Value;
 pub(crate) fn raw(socket: &Path, method: &str, target: &str, body: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).expect("connected");
     let head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: otter\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "{method} {target} HTTP/1.1\r\nHost: otter\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).expect("sent");

@@ -91,7 +91,7 @@ fn a_mixture_of_two_builds_is_never_published() {
     let tree = Tree::new(&data);
     let owner = "a1".repeat(32);
     let place = tree.place(&owner, &udid(1));
-    let mut watching = Watching::start(&data, &tree, 40);
+    let mut watching = Watching::start(&data, &tree, 100);
     let mut builds = BTreeMap::new();
     for n in 0..40_u8 {
         let version = format!("1.0.{n}");

@@ -324,6 +324,23 @@ fn a_shutdown_closes_a_connection_that_has_half_a_line_end() {
     assert_eq!(exchange.peer.closed(), Some(CloseReason::Shutdown));
 }
 
+/// Line ends that the libraries send behind each body are not counted as requests ahead.
+#[test]
+fn line_ends_between_requests_never_use_a_connection_up() {
+    let mut exchange = Scene::new().exchange();
+    let request = check_in();
+    let (first, second) = request.split_at(request.len() - 20);
+    for n in 0..200 {
+        exchange.input(first);
+        exchange.input(second);
+        // The line end as it comes: with the body, or cut in two.
+        exchange.input(b"\r");
+        exchange.settle();
+        assert!(!exchange.heard().ended, "after {n} requests");
+        exchange.input(b"\n");
+    }
+}
+
 #[test]
 fn a_shutdown_lets_the_answer_finish() {
     let mut exchange = Scene::new().exchange();

@@ -7,7 +7,8 @@ use crate::api::fields::{Credential, Field, credential};
 use crate::api::guard::{self, Advice, Aftermath};
 use crate::api::registration::{Fields, Name, Place};
 use crate::api::{Content, Context, Response, Scratch, Step, refuse};
-use crate::http::{Framing, Request, Status, write};
+use crate::digits::decimal;
+use crate::http::{Framing, Request, Status};
 use crate::id::{DeviceId, Mac, OwnerId, Token, misleads};
 use crate::json::Reader;
 use crate::query::{
@@ -26,11 +27,10 @@ pub(crate) struct Plan {
     version: Place,
     env_hash: Place,
     firmware: Place,
+    platform: Place,
+    status: Place,
     digest: u64,
-    failed: bool,
     downlink: bool,
-    /// Of a platform that is never offered anything (WIRE.md 2.3 and 8).
-    updates_itself: bool,
     stage: Stage,
 }
 
@@ -54,8 +54,19 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         let text = r#"{"success":false,"response":"no_body"}"#;
         return Step::Reply(Response::refusal(Status::BAD_REQUEST, Refusal::BadBody, text));
     }
+    let depth_max = context.config.json_depth_max;
+    let replaced;
+    let mut body = request.body;
     let mut fields = Fields::default();
-    if fields.read(request.body, context.config.json_depth_max).is_err() {
+    let mut read = fields.read(body, depth_max);
+    if read.is_err() && std::str::from_utf8(body).is_err() {
+        // The name of a radio station may be in any encoding; it is not worth a lost check-in.
+        replaced = String::from_utf8_lossy(body);
+        body = replaced.as_bytes();
+        fields = Fields::default();
+        read = fields.read(body, depth_max);
+    }
+    if read.is_err() {
         return Step::Reply(Response::bad_body());
     }
     let key = match credential(request) {
@@ -75,9 +86,9 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         return refuse_owner(fields.of(Name::Owner), context);
     };
     let Some(key) = key else { return refuse_key(Refusal::NoKey, context) };
-    let plan = Plan::of(&fields, request.body);
+    let plan = Plan::of(&fields, body);
     context.scratch.text.clear();
-    context.scratch.text.extend_from_slice(request.body);
+    context.scratch.text.extend_from_slice(body);
     let identify = Identify { owner: Some(owner), key, device: plan.device, mac: plan.mac };
     Step::Ask(Query::Identify(identify), super::Plan::CheckIn(plan))
 }
@@ -169,8 +180,10 @@ fn choose(
     context: &Context<'_>,
 ) -> (Verb, Option<Offered>) {
     const OK: Verb = Verb::Ok { held_back: false };
-    let may = device.auto_update && !plan.updates_itself;
-    let Some(offer) = newest.filter(|_| may) else { return (OK, None) };
+    let Some(offer) = newest.filter(|_| device.auto_update) else { return (OK, None) };
+    if plan.platform.text(context.scratch).is_some_and(update::never_offered) {
+        return (OK, None);
+    }
     let reported = plan.version.text(context.scratch);
     let installed = reported.or(device.version.as_deref());
     let environment = plan.env_hash.text(context.scratch);
@@ -182,7 +195,7 @@ fn choose(
         return (OK, None);
     }
     let aftermath = Aftermath {
-        failed: plan.failed,
+        failed: plan.status.text(context.scratch).is_some_and(guard::tells_failure),
         other_version: reported.is_some() && reported != device.version.as_deref(),
     };
     let unix = context.now.unix;
@@ -251,7 +264,7 @@ fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Recorded, unix: u64) {
     body.extend_from_slice(br#"","mesh_ids":[],"udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
-    write::decimal(body, unix);
+    decimal(body, unix);
     body.extend_from_slice(b"}}");
 }
 
@@ -276,7 +289,7 @@ fn write_offer(
     body.extend_from_slice(br#"","udid":""#);
     body.extend_from_slice(&kept.device.text());
     body.extend_from_slice(br#"","timestamp":"#);
-    write::decimal(body, unix);
+    decimal(body, unix);
     match url {
         Some(url) => {
             body.extend_from_slice(br#","url":""#);
@@ -314,7 +327,7 @@ fn write_downlink(plan: &Plan, text: &[u8], body: &mut Vec<u8>) {
     body.extend_from_slice(b"{\"");
     body.extend_from_slice(id.as_bytes());
     body.extend_from_slice(br#"":{"downlinkData":""#);
-    body.extend_from_slice(&crate::id::hex_text::<8, 16>(&payload));
+    body.extend_from_slice(&crate::digits::hex_text::<8, 16>(&payload));
     body.extend_from_slice(br#""}}"#);
 }
 
@@ -351,10 +364,10 @@ impl Plan {
             version: place(Name::Version),
             env_hash: place(Name::EnvHash),
             firmware: place(Name::Firmware),
-            digest: fields.digest(),
-            failed: fields.of(Name::Status).plain().is_some_and(guard::tells_failure),
+            platform: place(Name::Platform),
+            status: place(Name::Status),
+            digest: fields.digest(body),
             downlink: asks && mac.is_some_and(|mac| mac.sigfox_id().is_some()),
-            updates_itself: fields.of(Name::Platform).plain().is_some_and(update::never_offered),
             stage: Stage::Identifying,
         }
     }

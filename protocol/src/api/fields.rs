@@ -24,9 +24,7 @@ impl<'a> Field<'a> {
         }
         *self = match value {
             Value::Text(text) => Field::Text(text),
-            Value::Number(text) => Field::Text(Text::unescaped(text)),
-            Value::Bool(true) => Field::Text(Text::unescaped("true")),
-            Value::Bool(false) => Field::Text(Text::unescaped("false")),
+            Value::Number(text) | Value::Bool(text) => Field::Text(Text::unescaped(text)),
             Value::Null => Field::Null,
             Value::Object(_) | Value::Array(_) => Field::Nested,
         };

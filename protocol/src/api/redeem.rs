@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use crate::api::{Content, Context, Part, Response, Step, response};
 use crate::config::StatusMode;
-use crate::http::range::{self, Selection};
-use crate::http::{Method, Request, Status};
-use crate::id::{Token, bytes_from_hex};
+use crate::digits::bytes_from_hex;
+use crate::http::{Method, Request, Selection, Status};
+use crate::id::Token;
 use crate::query::{Answer, Offer, Query, Redemption, Release};
 use crate::report::{Outcome, Refusal};
 
@@ -111,7 +111,7 @@ impl Plan {
         let etag = std::str::from_utf8(&etag).unwrap_or_default();
         let size = offer.size;
         let selection = match self.intent {
-            Intent::Bytes => range::select(kept(&self.range), kept(&self.if_range), etag, size),
+            Intent::Bytes => Selection::of(kept(&self.range), kept(&self.if_range), etag, size),
             // A range has a meaning for GET only (RFC 9110 14.2).
             Intent::Head => Selection::Whole,
             Intent::Version => {
@@ -146,8 +146,8 @@ impl Plan {
     }
 }
 
-/// Where a part ends that would stop inside the tail: before it. Its claim would be spent on some of
-/// the tail, and the request for the rest would find the token dead. A part may be shorter than
+/// Where a part ends that would stop inside the tail: before it. Its claim would be spent on some
+/// of the tail, and the request for the rest would find the token dead. A part may be shorter than
 /// was asked for (RFC 9110 15.3.7); the client asks on from there.
 fn short_of_tail(start: u64, end: u64, offer: &Offer) -> u64 {
     let tail = offer.tail_start();

@@ -54,9 +54,15 @@ impl<'a> Fields<'a> {
         self.values[name as usize]
     }
 
-    /// Two check-ins with equal digests keep the same facts, but for the radio's moods.
-    pub(super) fn digest(&self) -> u64 {
-        Name::ALL.iter().filter(|name| !name.is_volatile()).fold(0_u64, |digest, name| {
+    /// Two check-ins with equal digests keep the same facts, but for the radio's moods: where
+    /// there are none in `body`, which these fields were read from, it is the body's own digest.
+    pub(super) fn digest(&self, body: &[u8]) -> u64 {
+        let is_absent = |name: Name| matches!(self.of(name), Field::Absent);
+        if Name::VOLATILE.into_iter().all(is_absent) {
+            return rapidhash_v3(body);
+        }
+        let lasting = Name::ALL.iter().filter(|name| !Name::VOLATILE.contains(name));
+        lasting.fold(0_u64, |digest, name| {
             let value = self.of(*name).text();
             let value = value.map_or(*name as u64, |text| rapidhash_v3(text.raw().as_bytes()));
             (digest.rotate_left(23) ^ value).wrapping_mul(DIGEST_FACTOR)
@@ -115,7 +121,6 @@ impl Place {
     /// Where a field's text lies in `body`, of which it is a slice.
     pub(super) fn of(field: Field<'_>, body: &[u8]) -> Self {
         let Some(text) = field.text().map(|text| text.raw()) else { return Self::default() };
-        // A boolean's text does not lie in the body: the difference is then out of bounds.
         let start = text.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
         match (u32::try_from(start), u32::try_from(start.wrapping_add(text.len()))) {
             (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },
@@ -182,10 +187,8 @@ names! {
 }
 
 impl Name {
-    /// Changes from one check-in to the next without meaning: kept with the next real change.
-    fn is_volatile(self) -> bool {
-        matches!(self, Self::Rssi | Self::Snr)
-    }
+    /// Change from one check-in to the next without meaning: kept with the next real change.
+    const VOLATILE: [Self; 2] = [Self::Rssi, Self::Snr];
 
     /// Not kept apart already.
     fn is_fact(self) -> bool {

@@ -1,8 +1,9 @@
 //! What an endpoint answers, and how it is written: one head, then at most one body.
 
 use crate::config::Config;
-use crate::http::{Status, write};
-use crate::id::{DeviceId, Token, hex_text};
+use crate::digits::hex_text;
+use crate::http::{HeadWriter, Status};
+use crate::id::{DeviceId, Token};
 use crate::query::{Kind, Offer, Release};
 use crate::report::{Outcome, Refusal};
 
@@ -118,7 +119,7 @@ impl<I> Response<I> {
         close: bool,
         config: &Config,
     ) {
-        let mut head = write::Head::begin(out, self.status);
+        let mut head = HeadWriter::begin(out, self.status);
         let mut body: &[u8] = b"";
         match &self.content {
             Content::Empty => head.number("Content-Length", 0),
@@ -168,7 +169,7 @@ impl<I> Content<I> {
 }
 
 impl<I> Part<I> {
-    fn write_fields(&self, status: Status, head: &mut write::Head<'_>) {
+    fn write_fields(&self, status: Status, head: &mut HeadWriter<'_>) {
         let offer: &Offer = &self.release.offer;
         match offer.kind {
             Kind::Image => {
@@ -195,7 +196,7 @@ pub(crate) fn etag(sha256: &[u8; 32]) -> [u8; 66] {
     tag
 }
 
-fn json<'a>(head: &mut write::Head<'_>, body: &'a [u8]) -> &'a [u8] {
+fn json<'a>(head: &mut HeadWriter<'_>, body: &'a [u8]) -> &'a [u8] {
     head.field("Content-Type", b"application/json");
     head.number("Content-Length", body.len() as u64);
     body

@@ -333,7 +333,7 @@ mod tests {
             ("1;aaaaa\r\n", 400),
             ("1;aaaaaaaaaaaa", 400),
             ("0\r\nA: bc\r\n\r\n", 431),
-            ("0\r\nA:b\r\n\r\n", 0),
+            ("0\r\nA: b\r\n\r\n", 0),
             ("0\r\nA: bcdefghi", 431),
             (&*spread, 1),
         ] {
@@ -371,7 +371,8 @@ mod tests {
         ) {
             let mut text = Vec::new();
             for ((data, zeros), extension) in chunks.iter().zip(&extensions) {
-                text.extend(format!("{}{:x}{extension}\r\n", "0".repeat(*zeros), data.len()).bytes());
+                let size = format!("{}{:x}", "0".repeat(*zeros), data.len());
+                text.extend(format!("{size}{extension}\r\n").bytes());
                 text.extend(data);
                 text.extend(b"\r\n");
             }

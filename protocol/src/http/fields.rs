@@ -116,8 +116,8 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// Compares a name with a `lower`-case one of letters, digits and `-`. Exact where there are no
-/// control characters: but for those, only letters fall together when bit 5 is set.
+/// Is `name` this `lower`-case one of letters, digits and `-`? Exact where there are no control
+/// characters: but for those, only letters fall together when bit 5 is set.
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else {
         return false;
@@ -125,9 +125,14 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     name.iter().zip(lower).fold(0, |difference, (a, b)| difference | ((a | 0x20) ^ b)) == 0
 }
 
+/// The same for two names of one length.
+pub(super) fn same(name: &[u8], lower: &[u8]) -> bool {
+    name.iter().zip(lower).all(|(a, b)| a | 0x20 == *b)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{Head, head};
+    use super::super::{Head, head::Search};
     use super::*;
 
     /// RFC 9112 9.3 and RFC 9110 7.6.1.
@@ -183,6 +188,6 @@ mod tests {
     }
 
     fn accepted(text: &str) -> Head {
-        head::parse(text.as_bytes(), &Config::default()).expect(text).expect(text)
+        Search::default().parse(text.as_bytes(), &Config::default()).expect(text).expect(text)
     }
 }

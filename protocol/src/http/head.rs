@@ -11,8 +11,9 @@
 //! 3. by the empty line: everything else;
 //! 4. without an empty line within [`Config::head_bytes_max`]: refused.
 //!
-//! A buffer that grows is never lexed twice: [`Search`] remembers how far it was looked through
-//! and calls httparse once the empty line is there.
+//! httparse is called when the first bytes arrive, which mostly are the whole head, and otherwise
+//! once more when the empty line has: [`Search`] remembers how far a growing buffer was looked
+//! through.
 
 use std::mem::MaybeUninit;
 
@@ -32,16 +33,6 @@ pub(crate) fn skip_blank_lines(bytes: &[u8]) -> usize {
             _ => return at,
         }
     }
-}
-
-/// Parses the head at the start of `bytes`; `None` while it is incomplete. For a buffer that is
-/// seen once; one that grows wants a [`Search`].
-///
-/// # Errors
-///
-/// The request is to be refused, whatever arrives after these bytes.
-pub(crate) fn parse(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
-    Search::default().parse(bytes, config)
 }
 
 /// How far a growing buffer has been looked through for the end of the head at its start. One
@@ -95,7 +86,7 @@ impl Search {
             match line_feed(window, self.from) {
                 Some(at) => {
                     check_request_line(&window[..=at], lexed, config)?;
-                    *self = Self { from: at + 1, line: true };
+                    *self = Self { from: at, line: true };
                 }
                 None => self.from = window.len(),
             }
@@ -122,25 +113,45 @@ impl Search {
 }
 
 /// Where the first empty line ends, or from where to search once there are more bytes. `from` is
-/// not before the end of the request line. Takes a bare LF for the line end that it must not be,
+/// not behind the end of the request line. Takes a bare LF for the line end that it must not be,
 /// so that it is seen and refused at once.
 fn search_end(bytes: &[u8], from: usize) -> Result<usize, usize> {
     let mut from = from;
-    loop {
-        let (read, rest) = bytes.split_at_checked(from).ok_or(from)?;
-        if read.ends_with(b"\n") {
-            match rest {
-                [b'\n', ..] => return Ok(from + 1),
-                [b'\r', b'\n', ..] => return Ok(from + 2),
-                [] | [b'\r'] => return Err(from),
-                _ => {}
-            }
-        }
-        match line_feed(bytes, from) {
-            Some(at) => from = at + 1,
-            None => return Err(bytes.len()),
+    while let Some(at) = double_end(bytes, from) {
+        match &bytes[at + 1..] {
+            [b'\n', ..] => return Ok(at + 2),
+            [b'\r', b'\n', ..] => return Ok(at + 3),
+            [b'\r'] => return Err(at),
+            _ => from = at + 1,
         }
     }
+    // The last byte may be an LF.
+    Err(from.max(bytes.len().saturating_sub(1)))
+}
+
+/// The first LF at or after `from` that a CR or another LF follows.
+fn double_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        match bytes.get(at..)?.first_chunk() {
+            Some(window) if has_double_end(window) => break,
+            Some(_) => at += 16,
+            // What is left, once more with what is before it.
+            None if bytes.last_chunk().is_some_and(|window| !has_double_end(window)) => {
+                return None;
+            }
+            None => break,
+        }
+    }
+    let is_double = |pair: &[u8]| matches!(pair, [b'\n', b'\n' | b'\r']);
+    bytes[at..].windows(2).position(is_double).map(|found| at + found)
+}
+
+/// Without an early end, so that it becomes a few vector instructions.
+fn has_double_end(window: &[u8; 17]) -> bool {
+    window.iter().zip(&window[1..]).fold(false, |found, (first, second)| {
+        found | ((*first == b'\n') & ((*second == b'\n') | (*second == b'\r')))
+    })
 }
 
 /// The first LF at or after `from`.
@@ -359,13 +370,14 @@ mod tests {
         ("HContent-Length: 16385\r\n\r\n", 413, "one byte too many"),
         ("HContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "both (6.1)"),
         ("HTransfer-Encoding: gzip\r\nContent-Length: 5\r\n\r\n", 400, "both, unknown (6.1)"),
-        ("HTransfer-Encoding: gzip\r\n\r\n", 501, "unknown coding (6.1)"),
-        ("HTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "two codings (6.1)"),
-        ("HTransfer-Encoding: chunked, chunked\r\n\r\n", 501, "chunked twice (6.1)"),
-        ("HTransfer-Encoding: chunked;a=b\r\n\r\n", 501, "parameter"),
-        ("HTransfer-Encoding: xchunked\r\n\r\n", 501, "almost chunked"),
-        ("HTransfer-Encoding: identity\r\n\r\n", 501, "identity"),
-        ("HTransfer-Encoding:\r\n\r\n", 501, "empty coding"),
+        ("HTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "unknown coding (6.1)"),
+        ("HTransfer-Encoding: chunked, Chunked\r\n\r\n", 501, "chunked twice (6.1)"),
+        ("HTransfer-Encoding: gzip\r\n\r\n", 400, "not chunked at the end (6.3)"),
+        ("HTransfer-Encoding: chunked, gzip\r\n\r\n", 400, "chunked, but not at the end (6.3)"),
+        ("HTransfer-Encoding: chunked;a=b\r\n\r\n", 400, "parameter"),
+        ("HTransfer-Encoding: xchunked\r\n\r\n", 400, "almost chunked"),
+        ("HTransfer-Encoding: identity\r\n\r\n", 400, "identity"),
+        ("HTransfer-Encoding:\r\n\r\n", 400, "empty coding"),
         ("HTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "twice"),
         ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "HTTP/1.0 (6.1)"),
         ("POST / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "HTTP/1.0, unknown (6.1)"),
@@ -379,6 +391,7 @@ mod tests {
         ("\r\r\n", 400, "CR without LF"),
         ("{\"a\":1}", 400, "JSON, by its first byte"),
         ("hello\r\n", 400, "one word, by its line end"),
+        ("GET / HTTP/1.1\n", 400, "bare LF, before the empty line"),
     ];
 
     #[test]
@@ -519,21 +532,24 @@ mod tests {
         /// A head that is accepted ends with its first empty line, and its fields come back.
         #[test]
         fn returns_every_field(
-            fields in vec(("[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,20}", "[!-~][ -~]{0,20}[!-~]"), 0..20),
+            fields in vec(("[a-zA-Z0-9-]{1,20}", "[!-~][ -~]{0,20}[!-~]"), 0..20),
             body in vec(any::<u8>(), 0..20),
         ) {
-            let fields: Vec<_> = fields.into_iter().map(|(name, value)| (format!("x{name}"), value)).collect();
-            let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-            let mut bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes();
+            let mut text = "GET / HTTP/1.1\r\nHost: a\r\n".to_owned();
+            for (name, value) in &fields {
+                text.extend(["x", name, ": ", value, "\r\n"]);
+            }
+            let mut bytes = (text + "\r\n").into_bytes();
             let length = bytes.len();
             bytes.extend(body);
             let head = parse(&bytes, &Config::default()).expect("good").expect("complete");
             prop_assert_eq!(head.length, length);
             let request = Request { head: &head, bytes: &bytes, body: &[] };
             for (name, value) in &fields {
-                let name = name.to_ascii_lowercase();
+                let same = |other: &&(String, String)| other.0.eq_ignore_ascii_case(name);
+                let count = fields.iter().filter(same).count();
+                let name = format!("x{}", name.to_ascii_lowercase());
                 prop_assert!(request.headers(&name).any(|found| found == value.as_bytes()));
-                let count = fields.iter().filter(|(other, _)| other.eq_ignore_ascii_case(&name)).count();
                 prop_assert_eq!(request.headers(&name).count(), count);
             }
         }
@@ -578,6 +594,10 @@ mod tests {
             }
             _ => text.as_bytes().to_vec(),
         }
+    }
+
+    fn parse(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+        Search::default().parse(bytes, config)
     }
 
     fn accepted(text: &str) -> Head {

@@ -16,36 +16,33 @@ pub(crate) enum Selection {
     Unsatisfiable,
 }
 
-/// Decides what a `GET` of `len` bytes with these headers is answered with. `etag` is the strong
-/// entity tag with its quotes.
-///
-/// A `Range` that this server does not understand counts as none (RFC 9110 14.2): other units,
-/// several ranges, bad syntax. So does one whose `If-Range` is not exactly `etag`: a weak tag or
-/// a date never is (RFC 9110 13.1.5). The end is clamped: ESP-IDF asks for one byte too many.
-pub(crate) fn select(
-    range: Option<&[u8]>,
-    if_range: Option<&[u8]>,
-    etag: &str,
-    len: u64,
-) -> Selection {
-    if if_range.is_some_and(|tag| tag != etag.as_bytes()) {
-        return Selection::Whole;
-    }
-    let Some((first, last)) = range.and_then(parse) else {
-        return Selection::Whole;
-    };
-    match (first, last) {
-        (Some(first), Some(last)) if last < first => Selection::Whole,
-        (Some(first), _) if first >= len => Selection::Unsatisfiable,
-        (Some(start), last) => {
-            let end = last.map_or(len, |last| last.saturating_add(1).min(len));
-            Selection::Part { start, end }
+impl Selection {
+    /// Decides what a `GET` of `len` bytes with these headers is answered with. `etag` is the strong
+    /// entity tag with its quotes.
+    ///
+    /// A `Range` that this server does not understand counts as none (RFC 9110 14.2): other units,
+    /// several ranges, bad syntax. So does one whose `If-Range` is not exactly `etag`: a weak tag or
+    /// a date never is (RFC 9110 13.1.5). The end is clamped: ESP-IDF asks for one byte too many.
+    pub(crate) fn of(range: Option<&[u8]>, if_range: Option<&[u8]>, etag: &str, len: u64) -> Self {
+        if if_range.is_some_and(|tag| tag != etag.as_bytes()) {
+            return Self::Whole;
         }
-        (None, None) => Selection::Whole,
-        (None, Some(0)) => Selection::Unsatisfiable,
-        // Of nothing, the last bytes are all of it, which no `Content-Range` can say.
-        (None, Some(_)) if len == 0 => Selection::Whole,
-        (None, Some(count)) => Selection::Part { start: len.saturating_sub(count), end: len },
+        let Some((first, last)) = range.and_then(parse) else {
+            return Self::Whole;
+        };
+        match (first, last) {
+            (Some(first), Some(last)) if last < first => Self::Whole,
+            (Some(first), _) if first >= len => Self::Unsatisfiable,
+            (Some(start), last) => {
+                let end = last.map_or(len, |last| last.saturating_add(1).min(len));
+                Self::Part { start, end }
+            }
+            (None, None) => Self::Whole,
+            (None, Some(0)) => Self::Unsatisfiable,
+            // Of nothing, the last bytes are all of it, which no `Content-Range` can say.
+            (None, Some(_)) if len == 0 => Self::Whole,
+            (None, Some(count)) => Self::Part { start: len.saturating_sub(count), end: len },
+        }
     }
 }
 
@@ -122,10 +119,14 @@ mod tests {
             ("bytes =0-1", 100, Whole, "blank after the unit"),
             ("items=0-1", 100, Whole, "another unit"),
         ] {
-            assert_eq!(select(Some(range.as_bytes()), None, ETAG, len), expected, "{range}: {why}");
+            assert_eq!(
+                Selection::of(Some(range.as_bytes()), None, ETAG, len),
+                expected,
+                "{range}: {why}"
+            );
         }
-        assert_eq!(select(None, None, ETAG, 100), Whole);
-        assert_eq!(select(None, Some(ETAG.as_bytes()), ETAG, 100), Whole);
+        assert_eq!(Selection::of(None, None, ETAG, 100), Whole);
+        assert_eq!(Selection::of(None, Some(ETAG.as_bytes()), ETAG, 100), Whole);
     }
 
     /// RFC 9110 13.1.5.
@@ -142,11 +143,14 @@ mod tests {
             ("\"abc\", \"abd\"", Selection::Whole),
             ("Tue, 15 Nov 1994 08:12:31 GMT", Selection::Whole),
         ] {
-            let selection = select(Some(b"bytes=1-2"), Some(tag.as_bytes()), ETAG, 100);
+            let selection = Selection::of(Some(b"bytes=1-2"), Some(tag.as_bytes()), ETAG, 100);
             assert_eq!(selection, expected, "{tag}");
         }
         // A range that cannot be satisfied counts as little as one that can.
-        assert_eq!(select(Some(b"bytes=100-"), Some(b"\"abd\""), ETAG, 100), Selection::Whole);
+        assert_eq!(
+            Selection::of(Some(b"bytes=100-"), Some(b"\"abd\""), ETAG, 100),
+            Selection::Whole
+        );
     }
 
     proptest! {
@@ -161,7 +165,8 @@ mod tests {
             let range = format!("bytes={}-{}", text(first), text(last));
             let chosen: Vec<u64> = (0..len)
                 .filter(|offset| match (first, last) {
-                    (Some(first), last) => first <= *offset && last.is_none_or(|last| *offset <= last),
+                    (Some(first), None) => first <= *offset,
+                    (Some(first), Some(last)) => (first..=last).contains(offset),
                     (None, Some(count)) => offset + count >= len,
                     (None, None) => true,
                 })
@@ -178,20 +183,22 @@ mod tests {
                 (false, [first, .., last]) => Selection::Part { start: *first, end: last + 1 },
                 (false, [only]) => Selection::Part { start: *only, end: only + 1 },
             };
-            prop_assert_eq!(select(Some(range.as_bytes()), None, ETAG, len), expected);
+            prop_assert_eq!(Selection::of(Some(range.as_bytes()), None, ETAG, len), expected);
         }
 
         /// Whatever is asked for: a part is never empty and never outside.
         #[test]
         fn never_leaves_the_image(
-            pieces in vec(sample::select(&["bytes", "=", "-", "0", "7", "99", " ", ",", "\0"][..]), 0..8),
+            pieces in vec(sample::select(PIECES), 0..8),
             len in 0_u64..100,
         ) {
             if let Selection::Part { start, end } =
-                select(Some(pieces.concat().as_bytes()), None, ETAG, len)
+                Selection::of(Some(pieces.concat().as_bytes()), None, ETAG, len)
             {
                 prop_assert!(start < end && end <= len);
             }
         }
     }
+
+    const PIECES: &[&str] = &["bytes=", "bytes", "=", "-", "0", "7", "99", " ", ",", "\0"];
 }

@@ -61,7 +61,8 @@ const BAD: u8 = 2;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Refused, Request, head};
+    use super::super::head::Search;
+    use super::super::{Refused, Request};
     use crate::Config;
 
     #[test]
@@ -84,7 +85,8 @@ mod tests {
             ("GET /#a?b HTTP/1.1", "fragment before a query"),
         ] {
             let text = format!("{line}\r\nHost: a\r\n\r\n");
-            let refused = head::parse(text.as_bytes(), &Config::default()).expect_err(why);
+            let refused =
+                Search::default().parse(text.as_bytes(), &Config::default()).expect_err(why);
             assert_eq!(refused, Refused::BAD_REQUEST, "{why}");
         }
     }
@@ -104,7 +106,10 @@ mod tests {
             ("CONNECT a:443 HTTP/1.1", "a:443", None),
         ] {
             let text = format!("{line}\r\nHost: a\r\n\r\n");
-            let head = head::parse(text.as_bytes(), &Config::default()).expect(line).expect(line);
+            let head = Search::default()
+                .parse(text.as_bytes(), &Config::default())
+                .expect(line)
+                .expect(line);
             let request = Request { head: &head, bytes: text.as_bytes(), body: &[] };
             assert_eq!((request.path(), request.query()), (path, query), "{line}");
         }

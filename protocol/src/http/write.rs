@@ -3,14 +3,15 @@
 //! No `Date`, no `Server`: a check-in's answer has to fit into 511 bytes (WIRE.md 2.2).
 
 use super::Status;
+use crate::digits::decimal;
 
 /// A head that is being written.
 #[must_use = "a head ends with `finish`"]
-pub(crate) struct Head<'a> {
+pub(crate) struct HeadWriter<'a> {
     out: &'a mut Vec<u8>,
 }
 
-impl<'a> Head<'a> {
+impl<'a> HeadWriter<'a> {
     /// Writes the status line. Always HTTP/1.1, whatever the peer speaks (RFC 9110 2.5).
     pub(crate) fn begin(out: &'a mut Vec<u8>, status: Status) -> Self {
         out.extend_from_slice(status.line().as_bytes());
@@ -86,30 +87,11 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Writes a number in decimal.
-pub(crate) fn decimal(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; DIGITS_MAX];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 fn is_clean(value: &[u8]) -> bool {
     !value.iter().fold(false, |found, byte| found | byte.is_ascii_control())
 }
 
 const CONTENT_RANGE: &str = "Content-Range";
-
-/// Digits of `u64::MAX`.
-const DIGITS_MAX: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -170,7 +152,7 @@ mod tests {
     #[test]
     fn appends_to_what_is_there() {
         let mut out = b"earlier".to_vec();
-        Head::begin(&mut out, Status::OK).finish();
+        HeadWriter::begin(&mut out, Status::OK).finish();
         assert_eq!(out, b"earlierHTTP/1.1 200 OK\r\n\r\n");
     }
 
@@ -184,9 +166,9 @@ mod tests {
         }
     }
 
-    fn written(status: Status, fields: impl FnOnce(&mut Head<'_>)) -> String {
+    fn written(status: Status, fields: impl FnOnce(&mut HeadWriter<'_>)) -> String {
         let mut out = Vec::new();
-        let mut head = Head::begin(&mut out, status);
+        let mut head = HeadWriter::begin(&mut out, status);
         fields(&mut head);
         head.finish();
         String::from_utf8(out).expect("ASCII")

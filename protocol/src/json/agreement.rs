@@ -55,7 +55,8 @@ proptest! {
         let short = serde_json::to_string(&string).expect("writable");
         let units: String = string.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
         for text in [short, format!("\"{units}\"")] {
-            let Ok(Value::Text(found)) = Reader::new(text.as_bytes(), 0).expect("UTF-8").value() else {
+            let mut reader = Reader::new(text.as_bytes(), 0).expect("UTF-8");
+            let Ok(Value::Text(found)) = reader.value() else {
                 panic!("a string");
             };
             prop_assert_eq!(found.decode(), &string[..]);
@@ -168,7 +169,7 @@ fn read(text: &[u8]) -> Option<Model> {
 fn build(value: Value<'_>) -> Option<Model> {
     Some(match value {
         Value::Text(text) => Model::String(text.decode().into_owned()),
-        Value::Bool(value) => Model::Bool(value),
+        Value::Bool(text) => Model::Bool(text == "true"),
         Value::Null => Model::Null,
         Value::Object(raw) => read(raw.as_bytes())?,
         Value::Number(raw) | Value::Array(raw) => serde_json::from_str(raw).ok()?,

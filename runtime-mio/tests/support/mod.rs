@@ -130,7 +130,12 @@ impl<I: Image> Store for ScriptStore<I> {
 impl<I: Image> Scene<I> {
     fn answer(&self, query: Query) -> Answer<I> {
         let redemption = |started| match &self.image {
-            Some(release) => Redemption::Ready { release: release.clone(), started, forced: false },
+            Some(release) => Redemption::Ready {
+                device: DeviceId([7; 16]),
+                release: release.clone(),
+                started,
+                forced: false,
+            },
             None => Redemption::Unknown,
         };
         match query {
@@ -308,7 +313,11 @@ pub(crate) fn check_in(device: u8) -> String {
     let owner = "a".repeat(64);
     let device = DeviceId([device; 16]);
     let body = format!(
-        r#"{{"registration":{{"mac":"5CCF7FEE1337","owner":"{owner}","udid":"{device}","version":"1.0.0"}}}}"#
+        concat!(
+            r#"{{"registration":{{"mac":"5CCF7FEE1337","owner":"{}","udid":"{}","#,
+            r#""version":"1.0.0"}}}}"#
+        ),
+        owner, device
     );
     let mut request = String::from("POST /device/register HTTP/1.1\r\nHost: otter\r\n");
     let key = "b".repeat(64);

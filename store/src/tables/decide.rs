@@ -193,15 +193,15 @@ impl Tables {
     ) -> Redemption<()> {
         plan.reads(Touch::Token(*hash));
         let Some((device, token)) = self.tokens.find(hash) else { return Redemption::Unknown };
+        plan.reads(Touch::Device(self.devices.udid(device)));
         match token.release {
             Some(release) => plan.reads(Touch::Release(release)),
-            None => {
-                plan.reads(Touch::Device(self.devices.udid(device)));
-                plan.reads(Touch::Published(self.devices.owner(device)));
-            }
+            None => plan.reads(Touch::Published(self.devices.owner(device))),
         }
-        let (release, forced) = match self.redeem(hash, now_ms) {
-            Redemption::Ready { release, forced, .. } if intact => (release, forced),
+        let (udid, release, forced) = match self.redeem(hash, now_ms) {
+            Redemption::Ready { device, release, forced, .. } if intact => {
+                (device, release, forced)
+            }
             // Nothing is given, so this was no attempt.
             Redemption::Ready { .. } | Redemption::Nothing => return Redemption::Nothing,
             Redemption::Unknown => return Redemption::Unknown,
@@ -215,17 +215,18 @@ impl Tables {
             };
             self.plan_token(*hash, device, started, TokenEvent::Started, plan);
         }
-        Redemption::Ready { release, started: true, forced }
+        Redemption::Ready { device: udid, release, started: true, forced }
     }
 
     fn claim(&self, hash: &TokenHash, now_ms: u64, intact: bool, plan: &mut Plan) -> bool {
         plan.reads(Touch::Token(*hash));
-        let alive = self.tokens.find(hash).is_some_and(|(_, token)| now_ms < token.end_ms());
-        if alive && intact {
-            let removal = Removal::Claimed;
-            plan.change(self, Change::TokenRemoved { hash: *hash, removal });
+        let Some((device, token)) = self.tokens.find(hash) else { return false };
+        plan.reads(Touch::Device(self.devices.udid(device)));
+        if now_ms >= token.end_ms() || !intact {
+            return false;
         }
-        alive && intact
+        plan.change(self, Change::TokenRemoved { hash: *hash, removal: Removal::Claimed });
+        true
     }
 
     /// Makes way for a new token of the same device and release. What nobody tried yet goes; what

@@ -15,6 +15,8 @@ use crate::token::TokenHash;
 pub(crate) enum Touch<'a> {
     Owner(&'a OwnerId),
     Key(&'a [u8; 32]),
+    /// A device. What is done with its tokens stands on this too, so that all that concerns one
+    /// device happens in the order in which it was asked.
     Device(DeviceId),
     /// Which device of an owner (by row) has a MAC.
     Mac(u32, Mac),

@@ -130,7 +130,7 @@ impl Bench {
 
     pub(crate) fn identify(&mut self, identify: Identify) -> Standing {
         match self.ask(Query::Identify(identify)) {
-            Answer::Standing(standing) => (*standing).clone(),
+            Answer::Standing(standing) => standing.clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -262,7 +262,7 @@ pub(crate) fn redeemed(redemption: &Redemption<Image>) -> Redeemed {
     match redemption {
         Redemption::Unknown => Redeemed::Unknown,
         Redemption::Nothing => Redeemed::Nothing,
-        Redemption::Ready { release, started, forced } => Redeemed::Ready {
+        Redemption::Ready { release, started, forced, .. } => Redeemed::Ready {
             release: release.offer.release,
             bytes: release.image.as_ref().to_vec(),
             started: *started,
