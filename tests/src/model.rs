@@ -219,11 +219,14 @@ impl ModelStore {
     /// Mints a token; one that lived for the same device and release is replaced: from now on it
     /// cannot be redeemed, and a transfer under way keeps its claim (TOKEN.md).
     fn grant(&mut self, device: DeviceId, grant: Grant) -> Token {
-        for kept in self.tokens.values_mut() {
-            if kept.device == device && kept.release == grant.release {
-                kept.deadline = kept.deadline.min(self.now);
+        let now = self.now;
+        self.tokens.retain(|_, kept| {
+            let is_replaced = kept.device == device && kept.release == grant.release;
+            if is_replaced {
+                kept.deadline = kept.deadline.min(now);
             }
-        }
+            kept.started || !is_replaced
+        });
         let token = Token(self.random.bytes());
         let deadline = self.now + grant.unused;
         let release = grant.release;
