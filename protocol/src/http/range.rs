@@ -17,12 +17,13 @@ pub(crate) enum Selection {
 }
 
 impl Selection {
-    /// Decides what a `GET` of `len` bytes with these headers is answered with. `etag` is the strong
-    /// entity tag with its quotes.
+    /// Decides what a `GET` of `len` bytes with these headers is answered with. `etag` is the
+    /// strong entity tag with its quotes.
     ///
-    /// A `Range` that this server does not understand counts as none (RFC 9110 14.2): other units,
-    /// several ranges, bad syntax. So does one whose `If-Range` is not exactly `etag`: a weak tag or
-    /// a date never is (RFC 9110 13.1.5). The end is clamped: ESP-IDF asks for one byte too many.
+    /// A `Range` that this server does not understand counts as none (RFC 9110 14.2): other
+    /// units, several ranges, bad syntax. So does one whose `If-Range` is not exactly `etag`: a
+    /// weak tag or a date never is (RFC 9110 13.1.5). The end is clamped: ESP-IDF asks for one
+    /// byte too many.
     pub(crate) fn of(range: Option<&[u8]>, if_range: Option<&[u8]>, etag: &str, len: u64) -> Self {
         if if_range.is_some_and(|tag| tag != etag.as_bytes()) {
             return Self::Whole;
