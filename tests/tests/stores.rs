@@ -99,7 +99,7 @@ impl Pair {
             22 => self.push(),
             23..=25 => self.token("Redeem", |token| Query::Redeem { token }),
             26..=27 => self.token("Start", |token| Query::Start { token }),
-            _ => self.token("Claim", |token| Query::Claim { token }),
+            _ => self.claim(),
         }
     }
 
@@ -143,8 +143,12 @@ impl Pair {
         (!pairs.is_empty()).then(|| *random.pick(pairs))
     }
 
+    /// What this does to the guard rails has a test of its own.
     fn set_auto_update(&mut self) {
         let Some((model, real)) = Self::pick(&mut self.random, &self.devices) else { return };
+        if self.model.device(model).is_none_or(|kept| kept.device.offered.is_some()) {
+            return;
+        }
         let auto_update = self.random.chance(60);
         self.model.set_auto_update(model, auto_update);
         let change = DeviceChange { auto_update: Some(auto_update), alias: None };
@@ -237,8 +241,10 @@ impl Pair {
             Self::pick(&mut self.random, &self.devices)
                 .unwrap_or((slot_id(index as u64, slot), slot_id(index as u64, slot)))
         });
-        let owner = self.random.chance(85).then_some(self.owners[index].0);
-        let mac = self.random.chance(60).then(|| slot_mac(slot));
+        // Without an owner only a device that is known says whose key to look at.
+        let is_known = device.is_some_and(|device| self.devices.contains(&device));
+        let owner = (!is_known || self.random.chance(85)).then_some(self.owners[index].0);
+        let mac = self.random.chance(60).then(|| slot_mac(index as u64, slot));
         let identify = |device| Query::Identify(Identify { owner, key, device, mac });
         self.ask("Identify", identify(device.map(|d| d.0)), identify(device.map(|d| d.1)));
     }
@@ -249,7 +255,9 @@ impl Pair {
         // Now and then a device of the other owner, which must be refused.
         let of = if self.random.chance(90) { index } else { 1 - index } as u64;
         let device = (slot < SLOTS_WITH_ID).then(|| slot_id(of, slot));
-        let check_in = (device.is_none() || self.random.chance(80)).then(|| self.check_in(slot));
+        // The core registers nothing without a check-in.
+        let is_known = device.is_some_and(|device| self.model.device(device).is_some());
+        let check_in = (!is_known || self.random.chance(80)).then(|| self.check_in(of, slot));
         let owner = self.owners[index].0;
         let release = Self::pick(&mut self.random, &self.releases);
         let grant = self.random.chance(60).then(|| self.grant(None));
@@ -270,11 +278,12 @@ impl Pair {
         self.ask("Record", model, real);
     }
 
-    fn check_in(&mut self, slot: u64) -> CheckIn {
+    /// No two devices of an owner have the same MAC: which one is found then is open.
+    fn check_in(&mut self, owner: u64, slot: u64) -> CheckIn {
         let digest = self.random.draw();
         CheckIn {
-            mac: (slot >= SLOTS_WITH_ID || self.random.chance(80)).then(|| slot_mac(slot)),
-            alias: Alias::clean(self.random.pick(&["unnamed", "kitchen", "hall"])),
+            mac: (slot >= SLOTS_WITH_ID || self.random.chance(80)).then(|| slot_mac(owner, slot)),
+            alias: Alias::clean(["unnamed", "kitchen", "hall"][self.random.below(3) as usize]),
             version: self.random.chance(80).then(|| format!("0.{}.0", digest % 9).into()),
             platform: self.random.chance(80).then(|| {
                 (*self.random.pick(&["arduino", "arduino:esp8266", "nodemcu:x", "nodejs"])).into()
@@ -304,6 +313,17 @@ impl Pair {
             return;
         };
         self.ask(what, query(model), query(real));
+    }
+
+    /// The core claims only what it started; what a store says to other claims is open.
+    fn claim(&mut self) {
+        let recent = self.tokens.len().saturating_sub(12);
+        let tokens = self.tokens[recent..].iter();
+        let is_started =
+            |(model, _): &&(Token, Token)| self.model.token(*model).is_none_or(|kept| kept.started);
+        let started: Vec<_> = tokens.filter(is_started).copied().collect();
+        let Some((model, real)) = Self::pick(&mut self.random, &started) else { return };
+        self.ask("Claim", Query::Claim { token: model }, Query::Claim { token: real });
     }
 
     /// Asks both, and compares.
@@ -420,8 +440,8 @@ fn slot_id(owner: u64, slot: u64) -> DeviceId {
     DeviceId([owner as u8 * 16 + slot as u8 + 1; 16])
 }
 
-fn slot_mac(slot: u64) -> Mac {
-    Mac::parse(&format!("5CCF7F0000{slot:02X}")).expect("a MAC")
+fn slot_mac(owner: u64, slot: u64) -> Mac {
+    Mac::parse(&format!("5CCF7F00{owner:02X}{slot:02X}")).expect("a MAC")
 }
 
 fn assert_all_was_done(done: &BTreeMap<&'static str, u32>) {
@@ -443,6 +463,29 @@ fn assert_all_was_done(done: &BTreeMap<&'static str, u32>) {
     ] {
         assert!(done.contains_key(what), "{what} never happened: {done:?}");
     }
+}
+
+/// `Config::offers_max`: the operator setting `auto_update` starts over.
+#[test]
+fn setting_auto_update_starts_the_guard_rails_over() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let now_ms = Arc::new(AtomicU64::new(UNIX_START * 1000));
+    let mut options = MemoryOptions::default();
+    options.clock = clock(&now_ms);
+    let memory = Memory::open(directory.path(), options).expect("a store");
+    let store = |wake| Box::new(memory.store(wake)) as Box<dyn Store<Image = Image>>;
+    let mut pair = Pair::new(memory.operator(), store, now_ms, 1);
+    let owner = pair.owners[0].0;
+    let device = slot_id(0, 0);
+    let release = ReleaseId([5; 16]);
+    let offered = Some(Offered { release, times: 8, failures: 0, quiet_until: 0 });
+    let check_in = Some(pair.check_in(0, 0));
+    let record = Record { owner, device: Some(device), check_in, offered, grant: None };
+    pair.answer(Query::Record(Box::new(record)));
+    let change = DeviceChange { auto_update: Some(true), alias: None };
+    pair.operator.set_device(device, change).expect("a known device");
+    let row = pair.operator.device(device).expect("readable").expect("a known device");
+    assert_eq!(row.offered, None);
 }
 
 fn clock(now_ms: &Arc<AtomicU64>) -> otter_store::Clock {
