@@ -281,7 +281,11 @@ impl Operator {
             let row = tables.devices.find(device).ok_or_else(|| not_found(Subject::Device))?;
             let facts = tables.devices.facts(row);
             let mut facts = facts.with_texts(|text| Box::from(*text));
-            facts.auto_update = change.auto_update.unwrap_or(facts.auto_update);
+            if let Some(auto_update) = change.auto_update {
+                facts.auto_update = auto_update;
+                // Somebody looked at the device: what held it back is over.
+                facts.offered = None;
+            }
             facts.alias = change.alias.and_then(settled).unwrap_or(facts.alias);
             let owner = tables.owner_id(facts.owner);
             let kept = KeptDevice { facts, owner, registered: None, details: None };

@@ -210,6 +210,13 @@ fn what_is_not_said_stays_or_goes() {
         let known = bench.known(owner, key, device);
         assert_eq!(known.offered, Some(offered), "nothing was said of it");
         assert_eq!(known.seen, START_MS / 1000 + 60, "no check-in was kept");
+
+        let named = DeviceChange { auto_update: None, alias: Some(alias("roof")) };
+        bench.operator.set_device(device, named).expect("named");
+        assert_eq!(bench.known(owner, key, device).offered, Some(offered));
+        let looked_after = DeviceChange { auto_update: Some(true), alias: None };
+        bench.operator.set_device(device, looked_after).expect("changed");
+        assert_eq!(bench.known(owner, key, device).offered, None, "it is offered again");
     });
 }
 
