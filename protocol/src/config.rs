@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::exchange::Spare;
+
 /// Settings of the core, shared by any number of connections.
 ///
 /// ```
@@ -71,8 +73,8 @@ pub struct Config {
     /// Life of a token from the first attempt. Default 1 h (TOKEN.md).
     pub token_used: Duration,
     /// How many check-ins in a row may be answered with the same offer before the device is left
-    /// alone as boot-looping (WIRE.md 5). Default 8. A forced request or a new release starts
-    /// over.
+    /// alone as boot-looping (WIRE.md 5). Default 8. A new release, another version reported, or
+    /// the operator setting the device's `auto_update` starts over.
     pub offers_max: u8,
     /// How long a device that reports a failed update is left alone; doubles with each further
     /// failure up to 24 h (WIRE.md 2.4). Default 10 min.
@@ -81,6 +83,7 @@ pub struct Config {
     /// without a final `/`, at most 64 bytes; longer counts as none. Default none: they are
     /// offered `ott` like all others and download from their built-in host.
     pub public_url: Option<Arc<str>>,
+    pub(crate) spare: Spare,
 }
 
 /// Which status codes refusals of the device API carry. The bodies are the same in both.
@@ -122,6 +125,7 @@ impl Default for Config {
             offers_max: 8,
             failure_backoff: Duration::from_secs(600),
             public_url: None,
+            spare: Spare::default(),
         }
     }
 }

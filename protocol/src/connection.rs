@@ -1,83 +1,494 @@
-//! The state machine of one connection.
+//! The state machine of one connection: the only code that changes a state or sets a deadline.
+//!
+//! ```text
+//!                      complete request            Step::Ask
+//!    +-----------+  ------------------------>  +----------+ ---------------+
+//!    | Receiving |                             |  Asking  | <--------------+  handle_answer
+//!    +-----------+  <------------------+       +----------+
+//!      ^   | Step::Reply               |            | Step::Reply
+//!      |   v                           |            v
+//!      |  +------------------------------------------------+   before the tail   +----------+
+//!      |  |                   Responding                    | -----------------> | Claiming |
+//!      |  +------------------------------------------------+ <----------------- +----------+
+//!      |      | all sent, keep-alive   | all sent, close        Claimed(true)        | else
+//!      +------+                        v                                             v
+//!                                +-----------+     eof or deadline                +--------+
+//!                                | Lingering | ---------------------------------> | Closed |
+//!                                +-----------+                                    +--------+
+//! ```
 
 use std::io::IoSlice;
-use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::{Answer, Config, Query, QueryId, Report, Transmit};
+use crate::api::{Response, Step};
+use crate::config::Config;
+use crate::exchange::Exchange;
+use crate::http::{HeadWriter, Method, Refused, Status};
+use crate::now::Now;
+use crate::query::{Answer, Query, QueryId};
+use crate::report::{CloseReason, Endpoint, Outcome, Refusal, Report};
+use crate::state::{State, Stream};
+use crate::transmit::Transmit;
 
-/// The time, read by the driver once per turn of its loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Monotonic: deadlines.
-    pub instant: Instant,
-    /// Seconds since 1970: `timestamp` of replies, `last seen`.
-    pub unix: u64,
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The peer closed, or all it asked for was answered and it wanted to close.
-    Peer,
-    /// Silent for longer than [`Config::idle_timeout`].
-    Idle,
-    /// A request or the reading of an answer took too long.
-    Slow,
-    /// A request was refused in a way that ends the connection.
-    Refused,
-    /// A token was claimed by somebody else, or the store could not say.
-    Unclaimed,
-    /// [`Connection::handle_shutdown`].
-    Shutdown,
-}
-
-/// One device's connection.
-#[derive(Debug)]
+/// One device's connection, as a pure state machine.
+///
+/// There are three kinds of methods:
+///
+/// - `handle_*`: something happened. Call them as it happens, in any order; none can fail.
+/// - `poll_*`, [`transmit`](Self::transmit): something to do. Outputs are state, not a queue: an
+///   output that is taken late is not lost. Ask for all of them after each `handle_*`.
+/// - `wants_*`, [`closed`](Self::closed): questions.
+///
+/// ```
+/// use std::{sync::Arc, time::Instant};
+/// use otter_protocol::{Config, Connection, Now};
+///
+/// let now = Now { instant: Instant::now(), unix: 1_795_478_791 };
+/// let mut connection: Connection = Connection::plain(Arc::new(Config::default()), now);
+/// connection.handle_input(now, b"GET / HTTP/1.1\r\nHost: otter\r\nConnection: close\r\n\r\n");
+///
+/// let answer = connection.transmit().expect("health needs no store").as_slice().to_vec();
+/// assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+/// assert!(answer.ends_with(br#"{"healthcheck":true}"#));
+/// connection.handle_sent(now, answer.len());
+///
+/// assert!(connection.wants_shutdown()); // the last answer must not be lost to a reset
+/// connection.handle_eof(now);
+/// assert!(connection.closed().is_some());
+/// ```
 pub struct Connection<I = Bytes> {
     config: Arc<Config>,
-    marker: PhantomData<I>,
+    state: State<I>,
+    /// When the state ends by itself; without meaning once closed.
+    deadline: Instant,
+    /// The exchange that ended last, until its report is taken.
+    ended: Option<Box<Exchange>>,
+    queries: u32,
+    pipelined: u8,
+    eof: bool,
+    shutdown: bool,
 }
 
-#[expect(missing_docs, unused_variables, clippy::missing_panics_doc, reason = "signatures first")]
 impl<I: AsRef<[u8]> + Clone> Connection<I> {
+    /// A connection that was just accepted, without TLS.
+    #[must_use]
     pub fn plain(config: Arc<Config>, now: Now) -> Self {
-        Self { config, marker: PhantomData }
+        let deadline = now.instant + config.idle_timeout;
+        Self {
+            config,
+            state: State::Receiving(None),
+            deadline,
+            ended: None,
+            queries: 0,
+            pipelined: 0,
+            eof: false,
+            shutdown: false,
+        }
     }
-    pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {}
-    pub fn handle_eof(&mut self, now: Now) {}
-    pub fn handle_sent(&mut self, now: Now, n: usize) {}
-    pub fn handle_answer(&mut self, now: Now, id: QueryId, answer: Answer<I>) {}
-    pub fn handle_timeout(&mut self, now: Now) {}
-    pub fn handle_shutdown(&mut self, now: Now) {}
+
+    /// The peer sent these bytes. All of them are taken: what cannot be used yet is kept, at
+    /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected.
+    pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {
+        match &mut self.state {
+            State::Receiving(exchange) => {
+                let mut exchange = exchange.take().unwrap_or_else(|| self.config.spare.take());
+                let bytes = exchange.skip_blank_lines(bytes);
+                if bytes.is_empty() && exchange.input.is_empty() {
+                    // Line ends buy no time: the deadline stays.
+                    return self.config.spare.put(exchange);
+                }
+                self.receive(now, exchange, bytes);
+            }
+            State::Asking(exchange)
+            | State::Responding(exchange, _)
+            | State::Claiming(exchange, _) => {
+                exchange.input.extend_from_slice(bytes);
+                if exchange.input.len() > KEPT_BYTES_MAX {
+                    self.close(now, CloseReason::Refused, Some(Outcome::Aborted));
+                }
+            }
+            State::Lingering { bytes_left, reason } => {
+                let reason = *reason;
+                *bytes_left = bytes_left.saturating_sub(bytes.len().min(u32::MAX as usize) as u32);
+                if *bytes_left == 0 {
+                    self.close(now, reason, None);
+                }
+            }
+            State::Closed(_) => {}
+        }
+    }
+
+    /// The peer will send nothing more; it may still read.
+    pub fn handle_eof(&mut self, now: Now) {
+        self.eof = true;
+        match self.state {
+            State::Receiving(_) => self.close(now, CloseReason::Peer, None),
+            State::Lingering { reason, .. } => self.close(now, reason, None),
+            State::Asking(_) | State::Responding(..) | State::Claiming(..) | State::Closed(_) => {}
+        }
+    }
+
+    /// The connection broke (reset, or a write that failed): nothing can be sent any more.
+    pub fn handle_reset(&mut self, now: Now) {
+        self.close(now, CloseReason::Peer, Some(Outcome::Aborted));
+    }
+
+    /// The socket took `n` of the bytes that [`transmit`](Self::transmit) or
+    /// [`transmit_vectored`](Self::transmit_vectored) showed.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is more than was shown: a mistake of the driver's.
+    pub fn handle_sent(&mut self, now: Now, n: usize) {
+        match &mut self.state {
+            State::Receiving(Some(exchange)) | State::Asking(exchange) => {
+                exchange.advance(n, None::<&mut Stream<I>>);
+            }
+            State::Responding(exchange, stream) => {
+                exchange.advance(n, stream.as_deref_mut());
+                let head_left = !exchange.unsent().is_empty();
+                match stream {
+                    _ if head_left => {}
+                    Some(stream) if stream.at < stream.sendable_end() => {}
+                    Some(stream) if stream.at < stream.end => self.claim(now),
+                    Some(_) | None => self.complete(now),
+                }
+            }
+            State::Receiving(None)
+            | State::Claiming(..)
+            | State::Lingering { .. }
+            | State::Closed(_) => assert_eq!(n, 0, "nothing was shown"),
+        }
+    }
+
+    /// The store answered query `id`. Answers to queries that are no longer open are ignored.
+    pub fn handle_answer(&mut self, now: Now, id: QueryId, answer: Answer<I>) {
+        if id.0 != self.queries {
+            return;
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Receiving(None)) {
+            State::Asking(mut exchange) => {
+                let step = exchange.resume(answer, &self.config, now);
+                return self.follow(now, exchange, step);
+            }
+            State::Claiming(mut exchange, mut stream) => {
+                let claimed = matches!(answer, Answer::Claimed(true));
+                if claimed {
+                    stream.hold = None;
+                    self.open_window(now, &mut exchange);
+                }
+                self.state = State::Responding(exchange, Some(stream));
+                if !claimed {
+                    self.close(now, CloseReason::Unclaimed, Some(Outcome::Unclaimed));
+                }
+                return;
+            }
+            unmoved @ (State::Receiving(_)
+            | State::Responding(..)
+            | State::Lingering { .. }
+            | State::Closed(_)) => unmoved,
+        };
+    }
+
+    /// The deadline of [`poll_timeout`](Self::poll_timeout) has come; calls before it are ignored.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if now.instant < self.deadline {
+            return;
+        }
+        match &mut self.state {
+            State::Receiving(exchange) => {
+                let begun = exchange.take_if(|exchange| !exchange.is_half_line_end());
+                let Some(mut exchange) = begun else {
+                    return self.close(now, CloseReason::Idle, None);
+                };
+                exchange.input.clear();
+                let late = Refused { status: Status::REQUEST_TIMEOUT, refusal: Refusal::TooSlow };
+                self.respond(now, exchange, Response::violation(late));
+            }
+            State::Asking(_) => {
+                self.handle_answer(now, QueryId(self.queries), Answer::Unavailable);
+            }
+            State::Responding(exchange, _) => {
+                let window = exchange.bytes_sent - exchange.window_began_at;
+                let late = exchange.until.is_some_and(|until| now.instant >= until);
+                if late || window < self.config.send_window_bytes_min {
+                    self.close(now, CloseReason::Slow, Some(Outcome::Aborted));
+                } else {
+                    exchange.window_began_at = exchange.bytes_sent;
+                    self.deadline = window_end(now, exchange.until, &self.config);
+                }
+            }
+            State::Claiming(..) => {
+                self.close(now, CloseReason::Unclaimed, Some(Outcome::Unclaimed));
+            }
+            State::Lingering { reason, .. } => {
+                let reason = *reason;
+                self.close(now, reason, None);
+            }
+            State::Closed(_) => {}
+        }
+    }
+
+    /// Finish what is under way, then close. An idle connection closes at once.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        self.shutdown = true;
+        if self.state.is_idle() {
+            self.close(now, CloseReason::Shutdown, None);
+        }
+    }
+
+    /// A question for the store, once. At most one is open at a time; its answer goes to
+    /// [`handle_answer`](Self::handle_answer).
     pub fn poll_query(&mut self) -> Option<(QueryId, Query)> {
-        None
+        match &mut self.state {
+            State::Asking(exchange) | State::Claiming(exchange, _) => {
+                exchange.query.take().map(|query| (QueryId(self.queries), query))
+            }
+            State::Receiving(_)
+            | State::Responding(..)
+            | State::Lingering { .. }
+            | State::Closed(_) => None,
+        }
     }
+
+    /// What to write next; the same until [`handle_sent`](Self::handle_sent).
     pub fn transmit(&self) -> Option<Transmit<'_, I>> {
-        None
+        let (exchange, stream) = self.sending()?;
+        let bytes = exchange.unsent();
+        let image = stream.filter(|stream| stream.at < stream.sendable_end());
+        if !bytes.is_empty() {
+            return Some(Transmit::Bytes { bytes, more: image.is_some() });
+        }
+        image.map(|stream| Transmit::Image {
+            image: &stream.image,
+            offset: stream.at,
+            len: stream.sendable_end() - stream.at,
+        })
     }
+
+    /// What to write next as slices for one `writev`: head and image together. Returns how many
+    /// of `slices` were filled.
     pub fn transmit_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        0
+        let Some((exchange, stream)) = self.sending() else { return 0 };
+        let image = stream.filter(|stream| stream.at < stream.sendable_end()).map(|stream| {
+            let (offset, len) = (stream.at, stream.sendable_end() - stream.at);
+            Transmit::Image { image: &stream.image, offset, len }.as_slice()
+        });
+        let parts = [exchange.unsent(), image.unwrap_or_default()];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        parts.zip(slices).map(|(part, slice)| *slice = IoSlice::new(part)).count()
     }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout). `None` only once closed.
+    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        (!matches!(self.state, State::Closed(_))).then_some(self.deadline)
     }
+
+    /// What became of the request that ended last, once. Ask after each `handle_*`: the report
+    /// waits only until another request ends.
     pub fn poll_report(&mut self) -> Option<Report> {
-        None
+        let exchange = self.ended.take()?;
+        let report = exchange.report;
+        self.config.spare.put(exchange);
+        report
     }
+
+    /// Is the peer to be read from? The only backpressure there is: while an answer is due, what
+    /// the peer sends may wait in its socket.
+    #[must_use]
     pub fn wants_read(&self) -> bool {
-        true
+        matches!(self.state, State::Receiving(_) | State::Lingering { .. })
     }
-    /// All answers have left and the connection is about to close: shut down the sending side
-    /// (`shutdown(WR)`) once, and go on reading until [`Connection::closed`].
+
+    /// All answers have left: shut down the sending side of the socket (`shutdown(WR)`), once,
+    /// and go on reading until [`closed`](Self::closed), so that bytes of the peer's that are
+    /// still on their way cannot reset the last answer away (WIRE.md 2.2, rule 7).
+    #[must_use]
     pub fn wants_shutdown(&self) -> bool {
-        false
+        matches!(self.state, State::Lingering { .. })
     }
+
+    /// Is it over, and why? Nothing is emitted any more but the last report.
+    #[must_use]
     pub fn closed(&self) -> Option<CloseReason> {
-        None
+        match self.state {
+            State::Closed(reason) => Some(reason),
+            State::Receiving(_)
+            | State::Asking(_)
+            | State::Responding(..)
+            | State::Claiming(..)
+            | State::Lingering { .. } => None,
+        }
+    }
+
+    /// Reads on, in what is kept and `fresh`.
+    fn receive(&mut self, now: Now, mut exchange: Box<Exchange>, fresh: &[u8]) {
+        let is_new = exchange.input.is_empty();
+        let had_head = exchange.head.is_some();
+        let message = match exchange.measure(fresh, &self.config) {
+            Ok(message) => message,
+            Err(refused) => {
+                exchange.input.clear();
+                return self.respond(now, exchange, Response::violation(refused));
+            }
+        };
+        let step = message.and_then(|message| exchange.begin(fresh, &message, &self.config, now));
+        if let Some(step) = step {
+            return self.follow(now, exchange, step);
+        }
+        if exchange.head.is_some() && !had_head {
+            self.deadline = now.instant + self.config.body_timeout;
+            if exchange.expects_continue() {
+                HeadWriter::begin(&mut exchange.output, Status::CONTINUE).finish();
+            }
+        } else if is_new && !exchange.is_half_line_end() {
+            self.deadline = now.instant + self.config.head_timeout;
+        }
+        self.state = State::Receiving(Some(exchange));
+    }
+
+    /// Does what an endpoint wants next.
+    fn follow(&mut self, now: Now, mut exchange: Box<Exchange>, step: Step<I>) {
+        match step {
+            Step::Ask(query, plan) => {
+                exchange.query = Some(query);
+                exchange.plan = Some(plan);
+                self.queries = self.queries.wrapping_add(1);
+                self.deadline = now.instant + self.config.answer_timeout;
+                self.state = State::Asking(exchange);
+            }
+            Step::Reply(response) => self.respond(now, exchange, response),
+        }
+    }
+
+    /// Writes an answer and starts to send it.
+    fn respond(&mut self, now: Now, mut exchange: Box<Exchange>, response: Response<I>) {
+        let head = exchange.head.as_ref();
+        let head_only = head.is_some_and(|head| head.method == Method::Head);
+        let alive = head.is_some_and(|head| head.keep_alive);
+        let last = self.shutdown
+            || (self.eof && exchange.input.is_empty())
+            || self.pipelined >= self.config.pipelined_requests_max;
+        exchange.close = response.close || !alive || last;
+        let http_1_1 = head.is_some_and(|head| head.http_1_1);
+        let Exchange { output, scratch, close, .. } = &mut *exchange;
+        response.write(output, &scratch.body, head_only, http_1_1, *close, &self.config);
+        exchange.report = Some(Report {
+            endpoint: exchange.endpoint.unwrap_or(Endpoint::Other),
+            status: response.status.code(),
+            outcome: response.outcome,
+            device: response.device,
+            bytes_sent: 0,
+            took: Duration::ZERO,
+        });
+        let part = response.content.into_part().filter(|_| !head_only);
+        let stream = part.map(|part| Box::new(Stream::of(part)));
+        exchange.until = Some(now.instant + self.config.transfer_timeout);
+        self.open_window(now, &mut exchange);
+        self.state = State::Responding(exchange, stream);
+    }
+
+    fn open_window(&mut self, now: Now, exchange: &mut Exchange) {
+        exchange.window_began_at = exchange.bytes_sent;
+        self.deadline = window_end(now, exchange.until, &self.config);
+    }
+
+    /// All but the tail has been taken by the socket: ask for the rest.
+    fn claim(&mut self, now: Now) {
+        let state = std::mem::replace(&mut self.state, State::Receiving(None));
+        let State::Responding(mut exchange, Some(stream)) = state else { return };
+        exchange.query = stream.hold.map(|(token, _)| Query::Claim { token });
+        self.queries = self.queries.wrapping_add(1);
+        self.deadline = now.instant + self.config.answer_timeout;
+        self.state = State::Claiming(exchange, stream);
+    }
+
+    /// The whole answer has been taken by the socket.
+    fn complete(&mut self, now: Now) {
+        let state = std::mem::replace(&mut self.state, State::Receiving(None));
+        let State::Responding(mut exchange, _) = state else { return };
+        exchange.end(now, None);
+        let refused = matches!(exchange.report, Some(Report { status: 400.., .. }));
+        let close = exchange.close || self.shutdown;
+        let rest = std::mem::take(&mut exchange.input);
+        self.keep_ended(exchange);
+        if close {
+            let reason = match (self.shutdown, refused) {
+                (true, _) => CloseReason::Shutdown,
+                (false, true) => CloseReason::Refused,
+                (false, false) => CloseReason::Peer,
+            };
+            return self.linger(now, reason);
+        }
+        self.deadline = now.instant + self.config.idle_timeout;
+        let is_ahead = !rest.is_empty() && rest != b"\r";
+        self.pipelined = if is_ahead { self.pipelined.saturating_add(1) } else { 0 };
+        if !rest.is_empty() {
+            self.handle_input(now, &rest);
+        }
+        if self.eof && matches!(self.state, State::Receiving(_)) {
+            self.close(now, CloseReason::Peer, None);
+        }
+    }
+
+    fn linger(&mut self, now: Now, reason: CloseReason) {
+        if self.eof {
+            return self.close(now, reason, None);
+        }
+        self.deadline = now.instant + self.config.linger_timeout;
+        self.state = State::Lingering { bytes_left: self.config.linger_bytes_max, reason };
+    }
+
+    /// Ends everything; an exchange under way is reported with `cut_short`.
+    fn close(&mut self, now: Now, reason: CloseReason, cut_short: Option<Outcome>) {
+        if matches!(self.state, State::Closed(_)) {
+            return;
+        }
+        match std::mem::replace(&mut self.state, State::Closed(reason)) {
+            State::Asking(mut exchange)
+            | State::Responding(mut exchange, _)
+            | State::Claiming(mut exchange, _) => {
+                exchange.end(now, cut_short);
+                self.keep_ended(exchange);
+            }
+            State::Receiving(Some(exchange)) => self.config.spare.put(exchange),
+            State::Receiving(None) | State::Lingering { .. } | State::Closed(_) => {}
+        }
+    }
+
+    fn keep_ended(&mut self, exchange: Box<Exchange>) {
+        if let Some(older) = self.ended.replace(exchange) {
+            self.config.spare.put(older);
+        }
+    }
+
+    /// What is being sent: an exchange's bytes, then an image.
+    fn sending(&self) -> Option<(&Exchange, Option<&Stream<I>>)> {
+        match &self.state {
+            State::Receiving(Some(exchange)) | State::Asking(exchange) => Some((exchange, None)),
+            State::Responding(exchange, stream) => Some((exchange, stream.as_deref())),
+            State::Receiving(None)
+            | State::Claiming(..)
+            | State::Lingering { .. }
+            | State::Closed(_) => None,
+        }
     }
 }
+
+impl<I> std::fmt::Debug for Connection<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("state", &self.state.name()).finish_non_exhaustive()
+    }
+}
+
+fn window_end(now: Now, until: Option<Instant>, config: &Config) -> Instant {
+    let end = now.instant + config.send_window;
+    until.map_or(end, |until| until.min(end))
+}
+
+/// Beyond this a driver that ignores `wants_read` is not followed any further.
+const KEPT_BYTES_MAX: usize = 256 * 1024;

@@ -4,6 +4,10 @@
 
 use std::fmt;
 
+pub use crate::digits::{bytes_from_hex, hex_text};
+
+use crate::digits::{HEX, eight_digits};
+
 /// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (WIRE.md 1.1).
 ///
 /// ```
@@ -28,7 +32,9 @@ impl OwnerId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (Self::BYTES_MIN..=Self::BYTES_MAX).contains(&text.len());
-        if !fits || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        // Without a branch per byte: this runs in every request.
+        let plain = |b: u8| b.is_ascii_lowercase() | b.is_ascii_digit();
+        if !fits || !text.bytes().fold(true, |all, b| all & plain(b)) {
             return None;
         }
         let mut inline = [0; Self::BYTES_MAX];
@@ -39,13 +45,19 @@ impl OwnerId {
     /// The text it was parsed from.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        ascii(&self.text[..usize::from(self.length)])
+        ascii(self.as_bytes())
+    }
+
+    /// The bytes of that text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
     }
 }
 
 impl PartialEq for OwnerId {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -59,13 +71,13 @@ impl PartialOrd for OwnerId {
 
 impl Ord for OwnerId {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_str().cmp(other.as_str())
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 
 impl std::hash::Hash for OwnerId {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
@@ -212,20 +224,36 @@ impl Mac {
     /// anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut digits = [0; 14];
-        let mut length = 0;
-        for byte in text.bytes().filter(|b| !matches!(b, b':' | b'-' | b'.')) {
-            *digits.get_mut(length)? = if byte == b' ' { b'0' } else { byte.to_ascii_uppercase() };
-            length += 1;
-        }
-        match digits[..length].strip_prefix(Self::SIGFOX) {
-            Some(id) if (1..=Self::SIGFOX_DIGITS_MAX).contains(&id.len()) => {
-                Some(Self(hex_value(id)? | (id.len() as u64) << Self::DIGITS_SHIFT))
+        if let Some((first, last)) =
+            text.as_bytes().split_at_checked(8).filter(|_| text.len() == 12)
+        {
+            // As the libraries send it.
+            let ((first, a, _), (last, b, _)) = (eight_digits(first), eight_digits(last));
+            if a && b {
+                return Some(Self(u64::from(first) << 16 | u64::from(last >> 16)));
             }
-            Some(_) => None,
-            None if length == 12 => hex_value(&digits[..12]).map(Self),
-            None => None,
         }
+        match hex_value(text.as_bytes()) {
+            Some((value, 12)) => Some(Self(value)),
+            Some(_) => None,
+            None => Self::parse_sigfox(text),
+        }
+    }
+
+    fn parse_sigfox(text: &str) -> Option<Self> {
+        let mut rest = text.as_bytes();
+        for letter in Self::SIGFOX {
+            while let [b':' | b'-' | b'.', after @ ..] = rest {
+                rest = after;
+            }
+            rest = match rest {
+                [first, after @ ..] if first.eq_ignore_ascii_case(letter) => after,
+                _ => return None,
+            };
+        }
+        let (value, digits) = hex_value(rest)?;
+        let fits = (1..=Self::SIGFOX_DIGITS_MAX).contains(&digits);
+        fits.then_some(Self(value | (digits as u64) << Self::DIGITS_SHIFT))
     }
 
     /// The value for storage; [`Mac::from_bits`] takes it back.
@@ -284,23 +312,24 @@ impl Alias {
     pub const BYTES_MAX: usize = 64;
     /// What libraries send before anybody named the device.
     const UNNAMED: &str = "unnamed";
-    /// A reply that contains this text is dropped by libraries 2.x and 3.x (WIRE.md 2.2, rule 5).
-    const POISON: &str = "old_protocol_owner:-undefined-";
 
     /// Makes any text safe: drops `"`, `\`, `{`, `}` and control characters, cuts at 64 bytes.
-    /// `None` if nothing is left, or for `unnamed`, which says that there is no name yet.
+    /// `None` if nothing is left, for `unnamed`, which says that there is no name yet, and for
+    /// texts that libraries would take for something else (`registration...`).
     #[must_use]
     pub fn clean(text: &str) -> Option<Self> {
         let mut alias = Self { length: 0, text: [0; Self::BYTES_MAX] };
-        let text = text.trim();
-        for c in text.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\' | '{' | '}')) {
+        let safe = |c: &char| !c.is_control() && !matches!(c, '"' | '\\' | '{' | '}');
+        for c in text.chars().filter(safe).skip_while(|c| c.is_whitespace()) {
             let start = usize::from(alias.length);
             let Some(room) = alias.text.get_mut(start..start + c.len_utf8()) else { break };
             c.encode_utf8(room);
             alias.length += c.len_utf8() as u8;
         }
+        alias.length = alias.as_str().trim_end().len() as u8;
         let kept = alias.as_str();
-        (!kept.is_empty() && kept != Self::UNNAMED && !kept.contains(Self::POISON)).then_some(alias)
+        let fine = !kept.is_empty() && kept != Self::UNNAMED && !misleads(kept);
+        fine.then_some(alias)
     }
 
     /// The name of a device that nobody has named: `otter-` and the last six digits of its id.
@@ -315,7 +344,19 @@ impl Alias {
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The bytes of the text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+
+    /// As much of the start as fits into `bytes_max`.
+    pub(crate) fn start(&self, bytes_max: usize) -> &str {
+        let text = self.as_str();
+        text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
     }
 }
 
@@ -331,69 +372,65 @@ impl fmt::Debug for Alias {
     }
 }
 
-/// Lower-case hexadecimal of up to 32 bytes' worth of digest: MD5 (16) or SHA-256 (32).
-#[must_use]
-pub fn hex_text<const BYTES: usize, const DIGITS: usize>(bytes: &[u8; BYTES]) -> [u8; DIGITS] {
-    const { assert!(DIGITS == 2 * BYTES) };
-    let mut text = [0; DIGITS];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
-    }
-    text
+/// Would a library take a JSON string of this text for something else (WIRE.md 2.2)? Library 2.9
+/// looks for a quote and one of four words, and the last one it finds decides what the reply is
+/// (rule 4); 2.x and 3.x drop a reply with a certain text in it (rule 5).
+pub(crate) fn misleads(text: &str) -> bool {
+    const WORDS: [&str; 4] = ["registration", "notification", "configuration", "FIRMWARE_UPDATE"];
+    const DROPPED: &str = "old_protocol_owner:-undefined-";
+    WORDS.iter().any(|word| text.starts_with(word)) || text.contains(DROPPED)
 }
 
-/// The inverse of [`hex_text`]: exactly `2 * BYTES` lower-case digits; `None` for anything else.
-#[must_use]
-pub fn bytes_from_hex<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
-    if text.len() != 2 * BYTES || text.iter().any(u8::is_ascii_uppercase) {
-        return None;
-    }
-    let mut bytes = [0; BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-    }
-    Some(bytes)
-}
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 const UUID_DASHES: [usize; 4] = [8, 13, 18, 23];
+/// Where its five parts stand.
+const UUID_PARTS: [(usize, usize); 5] = [(0, 8), (9, 13), (14, 18), (19, 23), (24, 36)];
+/// Where each byte's two digits begin in the text of a UUID.
+const UUID_PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
-fn hex_digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
+/// The value and the number of hexadecimal digits: separators are skipped, a blank is a zero.
+/// `None` if there is anything else, or too much of it.
+fn hex_value(text: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0;
+    let mut digits = 0;
+    for byte in text {
+        let digit = match byte {
+            b':' | b'-' | b'.' => continue,
+            b' ' => 0,
+            _ => char::from(*byte).to_digit(16)?,
+        };
+        if digits == 16 {
+            return None;
+        }
+        value = value << 4 | u64::from(digit);
+        digits += 1;
     }
-}
-
-fn hex_value(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |value, digit| Some(value << 4 | u64::from(hex_digit(*digit)?)))
+    Some((value, digits))
 }
 
 fn uuid_from(text: &[u8]) -> Option<[u8; 16]> {
-    if text.len() != 36 || UUID_DASHES.iter().any(|at| text[*at] != b'-') {
+    let text: &[u8; 36] = text.try_into().ok()?;
+    if UUID_DASHES.iter().any(|at| text[*at] != b'-') {
         return None;
     }
-    let mut bytes = [0; 16];
-    let mut at = 0;
-    for byte in &mut bytes {
-        at += usize::from(UUID_DASHES.contains(&at));
-        *byte = hex_digit(text[at])? << 4 | hex_digit(text[at + 1])?;
-        at += 2;
+    let mut digits = [0; 32];
+    for ((start, end), at) in UUID_PARTS.into_iter().zip([0, 8, 12, 16, 20]) {
+        digits[at..at + end - start].copy_from_slice(&text[start..end]);
     }
-    Some(bytes)
+    let mut bytes = [0; 16];
+    let mut valid = true;
+    for (four, eight) in bytes.chunks_exact_mut(4).zip(digits.chunks_exact(8)) {
+        let (value, is_hex, _) = eight_digits(eight);
+        valid &= is_hex;
+        four.copy_from_slice(&value.to_be_bytes());
+    }
+    valid.then_some(bytes)
 }
 
 fn uuid_text(bytes: &[u8; 16]) -> [u8; 36] {
     let mut text = [b'-'; 36];
-    let mut at = 0;
-    for byte in bytes {
-        at += usize::from(UUID_DASHES.contains(&at));
+    for (byte, at) in bytes.iter().zip(UUID_PAIRS) {
         text[at] = HEX[usize::from(byte >> 4)];
         text[at + 1] = HEX[usize::from(byte & 15)];
-        at += 2;
     }
     text
 }
@@ -470,14 +507,18 @@ mod tests {
             ("dev1", Some("dev1")),
             ("unnamed", None),
             ("  ", None),
-            ("\"registration\":{}", Some("registration:")),
+            ("{ }", None),
+            (" a b ", Some("a b")),
+            ("my \"registration\":{}", Some("my registration:")),
+            ("\"registration\":{}", None),
+            ("FIRMWARE_UPDATE", None),
             ("a\u{7}b\\c", Some("abc")),
             ("old_protocol_owner:-undefined-", None),
         ] {
             assert_eq!(Alias::clean(text).as_ref().map(Alias::as_str), kept);
         }
         assert_eq!(Alias::clean(&"x".repeat(200)).expect("text").as_str().len(), 64);
-        assert_eq!(Alias::clean(&"é".repeat(200)).expect("text").as_str().chars().count(), 32);
+        assert_eq!(Alias::clean(&"\u{e9}".repeat(200)).expect("text").as_str().chars().count(), 32);
     }
 
     #[test]

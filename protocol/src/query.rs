@@ -103,7 +103,8 @@ pub struct CheckIn {
     pub env_hash: Option<Box<str>>,
     /// Every stored field as one canonical JSON object, for operators to read.
     pub facts: Box<str>,
-    /// A 64-bit digest of all of the above: equal digests need no write.
+    /// A 64-bit digest of all that was sent, but for the radio's moods (`rssi`, `snr`), which are
+    /// kept with the next check-in that is: equal digests need no write.
     pub digest: u64,
     /// The reply that goes out with this record tells the device `auto_update` of this value.
     pub told_auto_update: bool,
@@ -142,7 +143,7 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 pub enum Answer<I> {
     /// To [`Query::Identify`].
-    Standing(Box<Standing>),
+    Standing(Standing),
     /// To [`Query::Fetch`]: `None` if the release is withdrawn or its image cannot be read.
     Release(Option<Release<I>>),
     /// To [`Query::Redeem`] and [`Query::Start`].
@@ -220,8 +221,8 @@ pub struct Device {
 pub struct Offer {
     /// Its id.
     pub release: ReleaseId,
-    /// Its version as published, at most [`Offer::VERSION_BYTES_MAX`] bytes, no `"`, `\` or
-    /// control characters.
+    /// Its version as published, at most [`Offer::VERSION_BYTES_MAX`] bytes, none of `"`, `\`,
+    /// `{`, `}` and no control characters.
     pub version: Box<str>,
     /// Its platform as published, lower case.
     pub platform: Box<str>,
@@ -238,9 +239,17 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Most bytes of a version: what fits into one reply of 511 bytes beside the longest owner
-    /// and alias (WIRE.md 2.2, rule 1).
-    pub const VERSION_BYTES_MAX: usize = 96;
+    /// Most bytes of a version, so that every offer fits into one reply of 511 bytes (WIRE.md
+    /// 2.2, rule 1).
+    pub const VERSION_BYTES_MAX: usize = 64;
+    /// Bytes of an image that leave only after its token's claim (TOKEN.md).
+    pub const TAIL_BYTES: u64 = 4096;
+
+    /// The first byte of the tail: an image of [`Offer::TAIL_BYTES`] or less is all tail.
+    #[must_use]
+    pub fn tail_start(&self) -> u64 {
+        self.size - self.size.min(Self::TAIL_BYTES)
+    }
 }
 
 /// What an image is.
@@ -270,6 +279,8 @@ pub enum Redemption<I> {
     Nothing,
     /// The token is good for this release.
     Ready {
+        /// The device that it was issued for.
+        device: DeviceId,
         /// What it is good for.
         release: Release<I>,
         /// Has a first attempt been made?

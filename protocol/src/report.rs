@@ -1,4 +1,4 @@
-//! One line for the access log and the counters: what became of a request.
+//! One line for the access log and the counters: what became of a request, and of a connection.
 
 use std::time::Duration;
 
@@ -19,6 +19,24 @@ pub struct Report {
     pub bytes_sent: u64,
     /// From the complete request to the last byte taken.
     pub took: Duration,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer closed, or all it asked for was answered and it wanted to close.
+    Peer,
+    /// Silent for longer than [`crate::Config::idle_timeout`].
+    Idle,
+    /// The peer took an answer too slowly, or the store a claim.
+    Slow,
+    /// A request violated HTTP or a limit in a way that ends the connection.
+    Refused,
+    /// A token was claimed by somebody else, or the store could not say: the tail stays here.
+    Unclaimed,
+    /// [`crate::Connection::handle_shutdown`].
+    Shutdown,
 }
 
 /// Where a request went.

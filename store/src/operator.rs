@@ -16,7 +16,7 @@ use crate::listing;
 use crate::memory::operate_now;
 use crate::shared::Shared;
 use crate::stats::StoreStats;
-use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch, settled};
+use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch};
 use crate::token::key_hash;
 
 /// The operator's side of a store. Cheap to clone; every call blocks until what it did is
@@ -288,8 +288,12 @@ impl Operator {
             let row = tables.devices.find(device).ok_or_else(|| not_found(Subject::Device))?;
             let facts = tables.devices.facts(row);
             let mut facts = facts.with_texts(|text| Box::from(*text));
-            facts.auto_update = change.auto_update.unwrap_or(facts.auto_update);
-            facts.alias = change.alias.and_then(settled).unwrap_or(facts.alias);
+            if let Some(auto_update) = change.auto_update {
+                facts.auto_update = auto_update;
+                // Somebody looked at the device: what held it back is over.
+                facts.offered = None;
+            }
+            facts.alias = change.alias.unwrap_or(facts.alias);
             let owner = tables.owner_id(facts.owner);
             let kept = KeptDevice { facts, owner, registered: None, details: None };
             plan.change(tables, Change::DeviceKept(Box::new(kept)));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
 
-use otter_protocol::{DeviceId, Grant, Kind, Offer, OwnerId, ReleaseId, Token};
+use otter_protocol::{Alias, DeviceId, Grant, Kind, Offer, OwnerId, ReleaseId, Token};
 
 use crate::error::{OperatorError, Subject};
 use crate::operator::{Operator, conflict, not_found, too_long};
@@ -43,7 +43,8 @@ pub struct NewRelease {
     pub owner: OwnerId,
     /// Whom it is for.
     pub target: Target,
-    /// Its version: 1 to [`Offer::VERSION_BYTES_MAX`] bytes, no `"`, `\` or control characters.
+    /// Its version: 1 to [`Offer::VERSION_BYTES_MAX`] bytes that [`Alias::clean`] leaves as they
+    /// are, for the same reasons.
     pub version: String,
     /// Its platform; kept in lower case.
     pub platform: String,
@@ -243,6 +244,7 @@ impl Operator {
     fn checked(&self, release: NewRelease, image: &Staged) -> Result<Checked, OperatorError> {
         let NewRelease { owner, target, version, platform, env_hash, kind, source } = release;
         check_text("the version", &version, 1, Offer::VERSION_BYTES_MAX)?;
+        check_reply("the version", &version)?;
         check_text("the platform", &platform, 1, PLATFORM_BYTES_MAX)?;
         if let Some(env_hash) = &env_hash {
             check_text("the environment hash", env_hash, 1, ENV_HASH_BYTES_MAX)?;
@@ -344,7 +346,17 @@ fn invalid(reason: &str) -> OperatorError {
 }
 
 /// What goes into a reply that old libraries cut apart by text search must not contain what they
-/// search for (WIRE.md 2.2).
+/// search for (WIRE.md 2.2): the same rules as for an alias.
+fn check_reply(what: &str, text: &str) -> Result<(), OperatorError> {
+    match Alias::clean(text) {
+        Some(clean) if clean.as_str() == text => Ok(()),
+        Some(_) | None => Err(invalid(&format!(
+            "{what} would be misunderstood by devices; leave out braces, blanks around it, and \
+             words of the protocol such as `registration`"
+        ))),
+    }
+}
+
 fn check_text(
     what: &str,
     text: &str,

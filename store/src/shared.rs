@@ -101,8 +101,8 @@ impl Shared {
         };
         match answer {
             Answer::Release(release) => Answer::Release(release.and_then(image_of)),
-            Answer::Redemption(Redemption::Ready { release, started, forced }) => {
-                let ready = |release| Redemption::Ready { release, started, forced };
+            Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
+                let ready = |release| Redemption::Ready { device, release, started, forced };
                 Answer::Redemption(image_of(release).map_or(Redemption::Nothing, ready))
             }
             Answer::Redemption(Redemption::Nothing) => Answer::Redemption(Redemption::Nothing),

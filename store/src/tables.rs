@@ -15,7 +15,7 @@ use crate::images::ImageName;
 use crate::token::TokenHash;
 
 pub(crate) use change::{Change, KeptDevice, KeptToken, PublishedRelease, Removal, TokenEvent};
-pub(crate) use decide::{Write, settled};
+pub(crate) use decide::Write;
 pub(crate) use details::{Detail, Details};
 pub(crate) use devices::DeviceFacts;
 pub(crate) use owners::Key;
@@ -107,6 +107,7 @@ impl Tables {
             None => self.newest(device),
         };
         offer.map_or(Redemption::Nothing, |offer| Redemption::Ready {
+            device: self.devices.udid(device),
             release: otter_protocol::Release { offer: Arc::clone(offer), image: () },
             started: token.started,
             forced: token.forced,
@@ -225,5 +226,5 @@ impl Tables {
 
 /// The one place that knows how an answer carries a standing.
 fn standing<I>(standing: Standing) -> Answer<I> {
-    Answer::Standing(Box::new(standing))
+    Answer::Standing(standing)
 }

@@ -1,1 +1,44 @@
 //! The simulated world in which Otter is tried.
+//!
+//! Nothing here opens a socket, reads a clock or waits. Where to look:
+//!
+//! | to | read |
+//! |---|---|
+//! | say "these bytes in, those out" | [`Exchange`], with [`Scene`], [`Request`], [`Reply`] |
+//! | know what a store must answer | [`ModelStore`]; with delays and failures, [`Desk`] |
+//! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
+//! | have every kind of request in one table | [`samples()`] |
+//! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
+//! | understand what a device library does to an answer | [`device`], and WIRE.md 2 |
+//!
+//! The tests beside (`tests/tests/*.rs`) are named by the section of WIRE.md that they hold the
+//! core to. `cuts`, `laws` and `simulation` hold it to DESIGN.md 8, `stores` the real stores to
+//! the model, `tidy` the sources to DESIGN.md 11. A failing simulation prints its seed:
+//! `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries more.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod device;
+pub mod exchange;
+pub mod image;
+pub mod laws;
+pub mod model;
+pub mod random;
+pub mod reply;
+pub mod request;
+pub mod samples;
+pub mod scene;
+pub mod wire;
+pub mod world;
+
+pub use clock::Clock;
+pub use exchange::{Exchange, Heard};
+pub use laws::{Ledger, Watched};
+pub use model::{Desk, Draft, Faults, ModelStore, Target};
+pub use random::Random;
+pub use reply::Reply;
+pub use request::{Fields, Request};
+pub use samples::{Sample, samples};
+pub use scene::Scene;
+pub use wire::{Line, Pipe, Read};
+pub use world::World;

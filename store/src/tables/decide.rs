@@ -215,8 +215,10 @@ impl Tables {
         plan: &mut Plan,
     ) -> Redemption<()> {
         let Some((device, token)) = self.tokens.find(hash) else { return Redemption::Unknown };
-        let (release, forced) = match self.redeem(hash, now_ms) {
-            Redemption::Ready { release, forced, .. } if intact => (release, forced),
+        let (udid, release, forced) = match self.redeem(hash, now_ms) {
+            Redemption::Ready { device, release, forced, .. } if intact => {
+                (device, release, forced)
+            }
             // Nothing is given, so this was no attempt.
             Redemption::Ready { .. } | Redemption::Nothing => return Redemption::Nothing,
             Redemption::Unknown => return Redemption::Unknown,
@@ -230,7 +232,7 @@ impl Tables {
             };
             self.plan_token(*hash, device, started, TokenEvent::Started, plan);
         }
-        Redemption::Ready { release, started: true, forced }
+        Redemption::Ready { device: udid, release, started: true, forced }
     }
 
     fn claim(&self, hash: &TokenHash, now_ms: u64, intact: bool, plan: &mut Plan) -> bool {
@@ -295,7 +297,7 @@ fn new_device(
         udid,
         owner,
         mac: None,
-        alias: named.and_then(settled).unwrap_or_else(|| Alias::invented(udid)),
+        alias: named.unwrap_or_else(|| Alias::invented(udid)),
         platform: None,
         version: None,
         env_hash: None,
@@ -305,11 +307,6 @@ fn new_device(
         seen: unix_s,
         offered: None,
     }
-}
-
-/// The alias as it will read when it was stored: cleaning a cleaned text can still take blanks off.
-pub(crate) fn settled(alias: Alias) -> Option<Alias> {
-    Alias::clean(alias.as_str())
 }
 
 fn milliseconds(duration: Duration) -> u64 {

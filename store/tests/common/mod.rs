@@ -130,7 +130,7 @@ impl Bench {
     pub(crate) fn identify(&mut self, identify: Identify) -> Standing {
         let answer = self.ask(Query::Identify(identify));
         let Answer::Standing(standing) = answer else { panic!("{answer:?}") };
-        (*standing).clone()
+        standing
     }
 
     pub(crate) fn known(&mut self, owner: OwnerId, key: ApiKey, device: DeviceId) -> Device {
@@ -254,7 +254,7 @@ pub(crate) fn redeemed(redemption: &Redemption<Image>) -> Redeemed {
     match redemption {
         Redemption::Unknown => Redeemed::Unknown,
         Redemption::Nothing => Redeemed::Nothing,
-        Redemption::Ready { release, started, forced } => Redeemed::Ready {
+        Redemption::Ready { release, started, forced, .. } => Redeemed::Ready {
             release: release.offer.release,
             bytes: release.image.as_ref().to_vec(),
             started: *started,

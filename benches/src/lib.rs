@@ -1,0 +1,198 @@
+//! The harness of all measurements: a real `otter serve` as a child process, and devices that
+//! load it over loopback.
+//!
+//! Counts come first (instructions, heap calls, system calls, resident bytes): they do not depend
+//! on how busy the machine is. See the `measure` program.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// A running `otter serve` on a data directory of its own. Killed when dropped.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    data: tempfile::TempDir,
+    program: PathBuf,
+}
+
+/// Who checks in.
+pub struct Fleet {
+    owner: String,
+    key: String,
+}
+
+impl Server {
+    /// Starts `program serve` with one worker, under `wrapper` (such as `valgrind ...`) if that is
+    /// not empty, and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or ends before it is ready.
+    pub fn start(program: &Path, wrapper: &[&str]) -> Result<Self> {
+        let data = tempfile::tempdir()?;
+        let mut words: Vec<_> = wrapper.iter().map(std::ffi::OsString::from).collect();
+        words.push(program.into());
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["serve", "--listen", "127.0.0.1:0", "--workers", "1", "--data"])
+            .arg(data.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {words:?}"))?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line.split_whitespace().find_map(|word| word.strip_prefix("http="));
+        let Some(address) = address else { bail!("the server did not become ready: {line:?}") };
+        Ok(Self { child, address: address.parse()?, data, program: program.into() })
+    }
+
+    /// Where devices reach it.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process id: of the wrapper, if there is one that does not `exec`.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Makes an owner and a key.
+    ///
+    /// # Errors
+    ///
+    /// If the command line refuses.
+    pub fn fleet(&self) -> Result<Fleet> {
+        let owner = self.administer(&["owner", "create"], "owner")?;
+        let key = self.administer(&["key", "create", "--owner", &owner], "key")?;
+        Ok(Fleet { owner, key })
+    }
+
+    fn administer(&self, words: &[&str], field: &str) -> Result<String> {
+        let output = Command::new(&self.program)
+            .args(words)
+            .arg("--json")
+            .arg("--data")
+            .arg(self.data.path())
+            .output()?;
+        if !output.status.success() {
+            bail!("{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(answer[field].as_str().context("no such field")?.to_owned())
+    }
+
+    /// Bytes of the process that are resident (`VmRSS`).
+    ///
+    /// # Errors
+    ///
+    /// If the process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be asked.
+    pub fn stop(mut self) -> Result<()> {
+        // Under a tracer the server is its child.
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let own = self.pid().to_string();
+        let pid = children.split_whitespace().next().unwrap_or(&own);
+        let asked = Command::new("kill").args(["-TERM", pid]).status()?;
+        if !asked.success() {
+            bail!("kill failed");
+        }
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already after `stop`: both calls then do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Fleet {
+    /// The request of library 2.9.450 (WIRE.md 1.1) as device number `n`, keeping the connection.
+    #[must_use]
+    pub fn check_in(&self, n: u32) -> Vec<u8> {
+        let body = format!(
+            concat!(
+                r#"{{"registration":{{"mac":"5CCF7F{:06X}","version":"2.9.450","owner":"{}","#,
+                r#""alias":"unnamed","udid":"5ccf7fee-1337-4000-8000-{:012x}","#,
+                r#""firmware":"thinx-lib-esp32-arduino:2.9.450","status":"Registered","#,
+                r#""platform":"arduino:esp8266","fcid":"164020"}}}}"#
+            ),
+            n, self.owner, n
+        );
+        let head = format!(
+            concat!(
+                "POST /device/register HTTP/1.1\r\nHost: thinx.cloud\r\nAuthentication: {}\r\n",
+                "Accept: application/json\r\nOrigin: device\r\nContent-Type: application/json\r\n",
+                "User-Agent: THiNX-Client\r\nContent-Length: {}\r\n\r\n"
+            ),
+            self.key,
+            body.len()
+        );
+        [head.as_bytes(), body.as_bytes(), b"\r\n"].concat()
+    }
+}
+
+/// Sends `request` and reads one whole answer; the connection stays open.
+///
+/// # Errors
+///
+/// If the connection fails or the answer is not 200.
+pub fn exchange(connection: &mut TcpStream, request: &[u8]) -> Result<()> {
+    connection.write_all(request)?;
+    let mut answer = [0; 1024];
+    let mut filled = 0;
+    loop {
+        let n = connection.read(&mut answer[filled..])?;
+        if n == 0 {
+            bail!("closed: {}", String::from_utf8_lossy(&answer[..filled]));
+        }
+        filled += n;
+        if answer[..filled].ends_with(b"}}") {
+            break;
+        }
+    }
+    if !answer.starts_with(b"HTTP/1.1 200 ") {
+        bail!("refused: {}", String::from_utf8_lossy(&answer[..filled]));
+    }
+    Ok(())
+}
+
+/// Opens `count` connections and registers one device over each.
+///
+/// # Errors
+///
+/// As [`exchange`].
+pub fn connect(server: &Server, fleet: &Fleet, count: u32) -> Result<Vec<(TcpStream, Vec<u8>)>> {
+    (0..count)
+        .map(|n| {
+            let mut connection = TcpStream::connect(server.address())?;
+            connection.set_nodelay(true)?;
+            let request = fleet.check_in(n);
+            exchange(&mut connection, &request)?;
+            Ok((connection, request))
+        })
+        .collect()
+}

@@ -1,0 +1,119 @@
+//! Requests to decisions: the device API of WIRE.md 1, as pure functions.
+//!
+//! An endpoint is two functions: `begin` reads the request and says what it must know first,
+//! `resume` takes the store's answer and says what comes next. Nothing here changes a connection.
+
+mod check_in;
+mod fields;
+mod firmware;
+mod guard;
+mod push;
+mod redeem;
+mod registration;
+mod response;
+
+pub(crate) use response::{Content, Part, Response};
+
+use crate::config::Config;
+use crate::http::{Method, Request, Status};
+use crate::now::Now;
+use crate::query::{Answer, Query};
+use crate::report::{Endpoint, Outcome, Refusal};
+
+/// What an endpoint wants next.
+#[expect(clippy::large_enum_variant, reason = "moved once; a box would be a heap call a request")]
+pub(crate) enum Step<I> {
+    /// Facts, or that facts are kept; then [`resume`] with the plan.
+    Ask(Query, Plan),
+    /// The answer.
+    Reply(Response<I>),
+}
+
+/// What an endpoint remembers while the store works.
+pub(crate) enum Plan {
+    CheckIn(check_in::Plan),
+    Firmware(firmware::Plan),
+    Issue(firmware::IssuePlan),
+    Redeem(redeem::Plan),
+    Push(push::Plan),
+}
+
+/// Memory that the endpoints of one exchange share, kept from request to request.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// What must outlive the request while the store works.
+    pub(crate) text: Vec<u8>,
+    /// The JSON body of the answer, where it is not a fixed text.
+    pub(crate) body: Vec<u8>,
+}
+
+/// What an endpoint may look at besides its request or answer.
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) now: Now,
+    /// Where the request went; an endpoint whose body decides that says so here.
+    pub(crate) endpoint: Endpoint,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+/// Which endpoint a request is for: the one table of routes (WIRE.md 1.0: any case, one trailing
+/// slash). [`Endpoint::Issue`] is told from [`Endpoint::Firmware`] by its body only.
+pub(crate) fn route(request: &Request<'_>) -> Endpoint {
+    let path = request.path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let is = |route: &str| path.eq_ignore_ascii_case(route);
+    match request.method() {
+        Method::Post if is("/device/register") => Endpoint::CheckIn,
+        Method::Post if is("/device/firmware") => Endpoint::Firmware,
+        Method::Post if is("/device") => Endpoint::Issue,
+        Method::Post if is("/device/addpush") => Endpoint::Push,
+        Method::Get | Method::Head if is("/device/firmware") => Endpoint::Redeem,
+        Method::Get | Method::Head if is("") => Endpoint::Health,
+        Method::Get | Method::Head | Method::Post | Method::Options | Method::Other => {
+            Endpoint::Other
+        }
+    }
+}
+
+/// Starts on a complete request.
+pub(crate) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+    match context.endpoint {
+        Endpoint::CheckIn => check_in::begin(request, context),
+        Endpoint::Firmware => firmware::begin(request, context),
+        Endpoint::Issue => firmware::begin_alias(request, context),
+        Endpoint::Redeem => redeem::begin(request, context),
+        Endpoint::Push => push::begin(request, context),
+        Endpoint::Health => Step::Reply(Response::json(Status::OK, r#"{"healthcheck":true}"#)),
+        Endpoint::Other if request.method() == Method::Options && request.path() == "*" => {
+            Step::Reply(Response::new(Status::OK, Outcome::Answered, Content::Empty))
+        }
+        Endpoint::Other => Step::Reply(Response::no_route()),
+    }
+}
+
+/// Goes on with the store's answer.
+pub(crate) fn resume<I: Clone>(
+    plan: Plan,
+    answer: Answer<I>,
+    context: &mut Context<'_>,
+) -> Step<I> {
+    if matches!(answer, Answer::Unavailable) {
+        return Step::Reply(Response::unavailable());
+    }
+    match plan {
+        Plan::CheckIn(plan) => check_in::resume(plan, answer, context),
+        Plan::Firmware(plan) => firmware::resume(plan, answer, context),
+        Plan::Issue(plan) => firmware::resume_issue(plan, answer, context),
+        Plan::Redeem(plan) => redeem::resume(plan, answer, context),
+        Plan::Push(plan) => push::resume(plan, answer, context),
+    }
+}
+
+/// A refusal whose status depends on [`Config::status_mode`].
+fn refuse<I>(config: &Config, http: Status, refusal: Refusal, content: Content<I>) -> Step<I> {
+    let status = match config.status_mode {
+        crate::StatusMode::Thinx => Status::OK,
+        crate::StatusMode::Http => http,
+    };
+    Step::Reply(Response::new(status, Outcome::Refused(refusal), content))
+}

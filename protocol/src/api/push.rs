@@ -1,0 +1,120 @@
+//! `POST /device/addpush`: keeps the push token of a device's app (WIRE.md 1.5).
+
+use crate::api::fields::{Credential, Field, credential};
+use crate::api::{Content, Context, Response, Step, refuse};
+use crate::http::{Request, Status};
+use crate::id::DeviceId;
+use crate::json::{Invalid, Reader};
+use crate::query::{Answer, DeviceStanding, Identify, KeyStanding, Query, Standing};
+use crate::report::{Outcome, Refusal};
+
+/// What is remembered while the store works.
+pub(crate) struct Plan {
+    device: DeviceId,
+    push: Box<str>,
+}
+
+/// Checks the push token and the form of the key, and asks whose device it is.
+pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+    let config = context.config;
+    let no_body = r#"{"success":false,"response":"no_body"}"#;
+    if request.body.is_empty() {
+        return refuse(config, Status::BAD_REQUEST, Refusal::BadBody, Content::Json(no_body));
+    }
+    let Ok((push, udid)) = read(request.body, config.json_depth_max) else {
+        return Step::Reply(Response::bad_body());
+    };
+    if matches!(push, Pushed::Absent) {
+        return refuse(config, Status::BAD_REQUEST, Refusal::BadBody, Content::Json(no_body));
+    }
+    let Pushed::Token(push) = push else {
+        let text = r#"{"success":false,"response":"no_token"}"#;
+        return refuse(config, Status::BAD_REQUEST, Refusal::BadBody, Content::Json(text));
+    };
+    let Credential::Key(key) = credential(request) else { return forbidden(Refusal::NoKey) };
+    let Some(device) = udid.device() else { return no_device(context) };
+    let identify = Identify { owner: None, key, device: Some(device), mac: None };
+    Step::Ask(Query::Identify(identify), super::Plan::Push(Plan { device, push: push.into() }))
+}
+
+/// The key must be one of the device's owner.
+pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+    match answer {
+        Answer::Standing(Standing { key, device: DeviceStanding::Known(_), .. }) => match key {
+            KeyStanding::Valid => {
+                let query = Query::Push { device: plan.device, push: plan.push.clone() };
+                Step::Ask(query, super::Plan::Push(plan))
+            }
+            KeyStanding::Wrong | KeyStanding::UnknownOwner => forbidden(Refusal::WrongKey),
+        },
+        Answer::Standing(_) => no_device(context),
+        Answer::Kept => {
+            let text = r#"{"success":true,"response":"push_token_registered"}"#;
+            Step::Reply(Response::json(Status::OK, text).of(plan.device))
+        }
+        Answer::Release(_)
+        | Answer::Redemption(_)
+        | Answer::Recorded(_)
+        | Answer::Claimed(_)
+        | Answer::Unavailable => Step::Reply(Response::unavailable()),
+    }
+}
+
+/// 403 with nothing behind it, in both status modes.
+fn forbidden<I>(refusal: Refusal) -> Step<I> {
+    Step::Reply(Response::new(Status::FORBIDDEN, Outcome::Refused(refusal), Content::Empty))
+}
+
+fn no_device<I>(context: &Context<'_>) -> Step<I> {
+    let text = r#"{"success":false,"response":"push_device_not_found"}"#;
+    refuse(context.config, Status::NOT_FOUND, Refusal::UnknownDevice, Content::Json(text))
+}
+
+enum Pushed<'a> {
+    Absent,
+    /// Not a string, or against the rule.
+    Bad,
+    Token(&'a str),
+}
+
+fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invalid> {
+    let mut push = Pushed::Absent;
+    let mut udid = Field::Absent;
+    let mut reader = Reader::new(body, depth_max)?;
+    reader.members(|reader, key| {
+        let value = reader.value()?;
+        if key.is("udid") {
+            udid.keep(value)
+        } else if key.is("push") {
+            if !matches!(push, Pushed::Absent) {
+                return Err(Invalid);
+            }
+            push = match value {
+                crate::json::Value::Text(text) => match text.plain() {
+                    Some(token) if follows_rule(token) => Pushed::Token(token),
+                    Some(_) | None => Pushed::Bad,
+                },
+                crate::json::Value::Null => Pushed::Absent,
+                crate::json::Value::Number(_)
+                | crate::json::Value::Bool(_)
+                | crate::json::Value::Object(_)
+                | crate::json::Value::Array(_) => Pushed::Bad,
+            };
+            Ok(())
+        } else {
+            Ok(())
+        }
+    })?;
+    reader.end()?;
+    Ok((push, udid))
+}
+
+/// 64 hexadecimal digits (iOS), or any other length of `[a-zA-Z0-9_:-]` (Android).
+fn follows_rule(token: &str) -> bool {
+    let android = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-');
+    match token.len() {
+        0 => false,
+        64 => token.bytes().all(|b| b.is_ascii_hexdigit()),
+        _ => token.bytes().all(android),
+    }
+}

@@ -1,0 +1,193 @@
+//! What the header lines of a request say about the connection and the body.
+
+use super::{Framing, Refused, Status};
+use crate::Config;
+
+/// What the header lines say that matters before anybody asks for them.
+#[derive(Default)]
+pub(super) struct Told<'a> {
+    hosts: u8,
+    authentications: u8,
+    lengths: u8,
+    length: &'a [u8],
+    codings: u8,
+    coding: &'a [u8],
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    unknown_expectation: bool,
+}
+
+impl<'a> Told<'a> {
+    /// Looks at one field. The counters cannot overflow: a head has at most 64 fields.
+    #[inline]
+    pub(super) fn read(&mut self, name: &[u8], value: &'a [u8]) {
+        // By the first letter, so that most names are compared with nothing.
+        match name.first().map(|first| first | 0x20) {
+            Some(b'a') if is(name, b"authentication") => self.authentications += 1,
+            Some(b'c') if is(name, b"connection") => {
+                for element in elements(value) {
+                    self.close |= is(element, b"close");
+                    self.keep_alive |= is(element, b"keep-alive");
+                }
+            }
+            Some(b'c') if is(name, b"content-length") => {
+                self.lengths += 1;
+                self.length = value;
+            }
+            Some(b'e') if is(name, b"expect") => {
+                for element in elements(value) {
+                    let known = is(element, b"100-continue");
+                    self.expects_continue |= known;
+                    self.unknown_expectation |= !known;
+                }
+            }
+            Some(b'h') if is(name, b"host") => self.hosts += 1,
+            Some(b't') if is(name, b"transfer-encoding") => {
+                self.codings += 1;
+                self.coding = value;
+            }
+            _ => {}
+        }
+    }
+
+    /// Refuses what must not be said twice, or not at all: `Host` (RFC 9112 3.2), whose value
+    /// means nothing here (WIRE.md 2.6), and the credential.
+    pub(super) fn check(&self, http_1_1: bool) -> Result<(), Refused> {
+        if self.hosts > 1 || self.hosts == 0 && http_1_1 || self.authentications > 1 {
+            return Err(Refused::BAD_REQUEST);
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 6.3, without the cases in which two readers could disagree.
+    pub(super) fn framing(&self, http_1_1: bool, config: &Config) -> Result<Framing, Refused> {
+        match (self.codings, self.lengths) {
+            (0, 0) => Ok(Framing::None),
+            (0, 1) => match content_length(self.length) {
+                None => Err(Refused::BAD_REQUEST),
+                Some(length) if length > config.body_bytes_max as u64 => {
+                    Err(Refused::too_large(Status::CONTENT_TOO_LARGE))
+                }
+                Some(length) => Ok(Framing::Length(length)),
+            },
+            (1, 0) if !http_1_1 => Err(Refused::BAD_REQUEST),
+            (1, 0) if is(self.coding, b"chunked") => Ok(Framing::Chunked),
+            // Without `chunked` at the end nobody knows where the body ends.
+            (1, 0) if !elements(self.coding).last().is_some_and(|last| is(last, b"chunked")) => {
+                Err(Refused::BAD_REQUEST)
+            }
+            (1, 0) => Err(Refused::malformed(Status::NOT_IMPLEMENTED)),
+            _ => Err(Refused::BAD_REQUEST),
+        }
+    }
+
+    /// Does the peer wait for `100 Continue`? Refuses what else it may expect (RFC 9110 10.1.1).
+    pub(super) fn expects_continue(
+        &self,
+        http_1_1: bool,
+        framing: Framing,
+    ) -> Result<bool, Refused> {
+        if self.unknown_expectation {
+            return Err(Refused::malformed(Status::EXPECTATION_FAILED));
+        }
+        let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+        Ok(self.expects_continue && http_1_1 && has_body)
+    }
+
+    /// May the connection live on (RFC 9112 9.3)?
+    pub(super) fn keep_alive(&self, http_1_1: bool) -> bool {
+        !self.close && (http_1_1 || self.keep_alive)
+    }
+}
+
+/// 1 to 19 digits, so it cannot overflow.
+fn content_length(value: &[u8]) -> Option<u64> {
+    if !(1..=19).contains(&value.len()) {
+        return None;
+    }
+    value.iter().try_fold(0, |sum: u64, byte| {
+        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
+    })
+}
+
+/// The elements of a comma-separated list (RFC 9110 5.6.1).
+fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// Is `name` this `lower`-case one of letters, digits and `-`? Exact where there are no control
+/// characters: but for those, only letters fall together when bit 5 is set.
+fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else {
+        return false;
+    };
+    name.iter().zip(lower).fold(0, |difference, (a, b)| difference | ((a | 0x20) ^ b)) == 0
+}
+
+/// The same for two names of one length.
+pub(super) fn same(name: &[u8], lower: &[u8]) -> bool {
+    name.iter().zip(lower).all(|(a, b)| a | 0x20 == *b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Head, head::Search};
+    use super::*;
+
+    /// RFC 9112 9.3 and RFC 9110 7.6.1.
+    #[test]
+    fn keeps_the_connection_as_told() {
+        for (version, fields, keep_alive) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: CLOSE\r\n", false),
+            ("1.1", "Connection: upgrade,, close ,\r\n", false),
+            ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
+            ("1.1", "Connection: closed\r\n", true),
+            ("1.1", "Connection:\r\n", true),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+            ("1.0", "Proxy-Connection: keep-alive\r\n", false),
+        ] {
+            let head = accepted(&format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n"));
+            assert_eq!(head.keep_alive, keep_alive, "{version} {fields}");
+        }
+    }
+
+    /// RFC 9110 10.1.1.
+    #[test]
+    fn expects_continue_only_before_a_body_of_http_1_1() {
+        for (version, fields, expects) in [
+            ("1.1", "Content-Length: 1\r\nExpect: 100-continue\r\n", true),
+            ("1.1", "Transfer-Encoding: Chunked\r\nexpect: 100-Continue\r\n", true),
+            ("1.1", "Content-Length: 0\r\nExpect: 100-continue\r\n", false),
+            ("1.1", "Expect: 100-continue\r\n", false),
+            ("1.1", "Content-Length: 1\r\nExpect:\r\n", false),
+            ("1.0", "Content-Length: 1\r\nExpect: 100-continue\r\n", false),
+        ] {
+            let head = accepted(&format!("POST / HTTP/{version}\r\nHost: a\r\n{fields}\r\n"));
+            assert_eq!(head.expects_continue, expects, "{version} {fields}");
+        }
+    }
+
+    #[test]
+    fn decides_the_framing() {
+        for (fields, framing) in [
+            ("", Framing::None),
+            ("Content-Length: 0\r\n", Framing::Length(0)),
+            ("Content-Length: 16384\r\n", Framing::Length(16384)),
+            ("Content-Length:\t0000000000000000005 \r\n", Framing::Length(5)),
+            ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
+            ("TRANSFER-ENCODING: CHUNKED\r\n", Framing::Chunked),
+        ] {
+            let head = accepted(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            assert_eq!(head.framing, framing, "{fields}");
+        }
+    }
+
+    fn accepted(text: &str) -> Head {
+        Search::default().parse(text.as_bytes(), &Config::default()).expect(text).expect(text)
+    }
+}

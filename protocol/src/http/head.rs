@@ -1,0 +1,632 @@
+//! Heads of requests: the request line and the header lines (RFC 9112 2 to 7).
+//!
+//! httparse does the lexing; this file decides what httparse leaves open, and always for the
+//! strict reading. Line ends are CR LF and nothing else: a bare LF, which httparse and RFC 9112
+//! 2.2 would allow, is refused, because the next hop may not see a line end in it.
+//!
+//! What is decided, and when, depends on the bytes alone, never on how they were cut:
+//!
+//! 1. by the first byte: whether this is a request at all (a TLS hello is not);
+//! 2. by the end of the first line: whether the request line is good;
+//! 3. by the empty line: everything else;
+//! 4. without an empty line within [`Config::head_bytes_max`]: refused.
+//!
+//! httparse is called when the first bytes arrive, which mostly are the whole head, and otherwise
+//! once more when the empty line has: [`Search`] remembers how far a growing buffer was looked
+//! through.
+
+use std::mem::MaybeUninit;
+
+use super::fields::Told;
+use super::{Head, Method, Refused, Span, Status, target};
+use crate::Config;
+
+/// Bytes of line ends at the start of `bytes`, which a peer may send before a request
+/// (RFC 9112 2.2; the device libraries send CR LF after a body, WIRE.md 1.0). A CR whose LF has
+/// not arrived is not counted.
+pub(crate) fn skip_blank_lines(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        match &bytes[at..] {
+            [b'\n', ..] => at += 1,
+            [b'\r', b'\n', ..] => at += 2,
+            _ => return at,
+        }
+    }
+}
+
+/// How far a growing buffer has been looked through for the end of the head at its start. One
+/// per request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Search {
+    /// No empty line ends before this offset.
+    from: usize,
+    /// The request line is complete and good.
+    line: bool,
+}
+
+impl Search {
+    /// Parses the head at the start of `bytes`, which hold all bytes of the calls before this one
+    /// and any number of new ones; `None` while it is incomplete. Blank lines before it must have
+    /// been skipped.
+    ///
+    /// # Errors
+    ///
+    /// The request is to be refused, whatever arrives after these bytes.
+    pub(crate) fn parse(&mut self, bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+        if self.from > 0 {
+            return self.parse_grown(bytes, false, config);
+        }
+        match bytes {
+            // Half of a blank line.
+            [] | [b'\r'] => return Ok(None),
+            [first, ..] if !is_token(*first) => return Err(Refused::BAD_REQUEST),
+            _ => {}
+        }
+        // A head that arrives in one piece is lexed without being searched first.
+        let head = parse_whole(bytes, config);
+        match head {
+            Ok(Some(_)) => head,
+            Ok(None) => self.parse_grown(bytes, true, config),
+            // Not refused for this before it is complete: how it was cut must not matter.
+            Err(_) => self.parse_grown(bytes, false, config),
+        }
+    }
+
+    /// Looks through the new bytes. `lexed`: httparse finds nothing wrong in them.
+    fn parse_grown(
+        &mut self,
+        bytes: &[u8],
+        lexed: bool,
+        config: &Config,
+    ) -> Result<Option<Head>, Refused> {
+        let limit = bytes_max(config);
+        let window = bytes.get(..limit).unwrap_or(bytes);
+        if !self.line {
+            match line_feed(window, self.from) {
+                Some(at) => {
+                    check_request_line(&window[..=at], lexed, config)?;
+                    *self = Self { from: at, line: true };
+                }
+                None => self.from = window.len(),
+            }
+        }
+        if self.line {
+            match search_end(window, self.from) {
+                Ok(end) => {
+                    let head = parse_whole(&window[..end], config)?;
+                    return head.map(Some).ok_or(Refused::BAD_REQUEST);
+                }
+                Err(from) => self.from = from,
+            }
+        }
+        if window.len() < limit {
+            return Ok(None);
+        }
+        let uri = !self.line && target_bytes(window) > config.target_bytes_max;
+        Err(Refused::too_large(if uri {
+            Status::URI_TOO_LONG
+        } else {
+            Status::HEADER_FIELDS_TOO_LARGE
+        }))
+    }
+}
+
+/// Where the first empty line ends, or from where to search once there are more bytes. `from` is
+/// not behind the end of the request line. Takes a bare LF for the line end that it must not be,
+/// so that it is seen and refused at once.
+fn search_end(bytes: &[u8], from: usize) -> Result<usize, usize> {
+    let mut from = from;
+    while let Some(at) = double_end(bytes, from) {
+        match &bytes[at + 1..] {
+            [b'\n', ..] => return Ok(at + 2),
+            [b'\r', b'\n', ..] => return Ok(at + 3),
+            [b'\r'] => return Err(at),
+            _ => from = at + 1,
+        }
+    }
+    // The last byte may be an LF.
+    Err(from.max(bytes.len().saturating_sub(1)))
+}
+
+/// The first LF at or after `from` that a CR or another LF follows.
+fn double_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        match bytes.get(at..)?.first_chunk() {
+            Some(window) if has_double_end(window) => break,
+            Some(_) => at += 16,
+            // What is left, once more with what is before it.
+            None if bytes.last_chunk().is_some_and(|window| !has_double_end(window)) => {
+                return None;
+            }
+            None => break,
+        }
+    }
+    let is_double = |pair: &[u8]| matches!(pair, [b'\n', b'\n' | b'\r']);
+    bytes[at..].windows(2).position(is_double).map(|found| at + found)
+}
+
+/// Without an early end, so that it becomes a few vector instructions.
+fn has_double_end(window: &[u8; 17]) -> bool {
+    window.iter().zip(&window[1..]).fold(false, |found, (first, second)| {
+        found | ((*first == b'\n') & ((*second == b'\n') | (*second == b'\r')))
+    })
+}
+
+/// The first LF at or after `from`.
+fn line_feed(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(chunk) = bytes.get(at..)?.first_chunk::<16>() {
+        // Without an early end, so that it becomes a few vector instructions.
+        if chunk.iter().fold(false, |found, byte| found | (*byte == b'\n')) {
+            break;
+        }
+        at += chunk.len();
+    }
+    let found = bytes[at..].iter().position(|byte| *byte == b'\n')?;
+    Some(at + found)
+}
+
+/// Refuses a bad request line as soon as it is complete; `line` ends with its LF. `lexed`:
+/// httparse finds nothing wrong in it.
+fn check_request_line(line: &[u8], lexed: bool, config: &Config) -> Result<(), Refused> {
+    if !line.ends_with(b"\r\n") {
+        return Err(Refused::BAD_REQUEST);
+    }
+    if !lexed && let Err(error) = httparse::Request::new(&mut []).parse(line) {
+        return Err(if error == httparse::Error::Version && names_other_version(line) {
+            Refused::malformed(Status::VERSION_NOT_SUPPORTED)
+        } else {
+            Refused::BAD_REQUEST
+        });
+    }
+    if target_bytes(line) > config.target_bytes_max {
+        return Err(Refused::too_large(Status::URI_TOO_LONG));
+    }
+    Ok(())
+}
+
+/// Does the line name a version in the form of RFC 9112 2.3, after exactly a method and a target?
+fn names_other_version(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+    let mut parts = line.split(|byte| *byte == b' ').skip(2);
+    let version = parts.next();
+    let named = matches!(version, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+        if major.is_ascii_digit() && minor.is_ascii_digit());
+    named && parts.next().is_none()
+}
+
+/// Bytes of the target in a request line that may have no end yet.
+fn target_bytes(line: &[u8]) -> usize {
+    line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len)
+}
+
+/// The limit of a head; spans cannot reach further.
+fn bytes_max(config: &Config) -> usize {
+    config.head_bytes_max.min(usize::from(u16::MAX))
+}
+
+/// Parses a head that is complete, whatever follows it; `None` if it is not.
+fn parse_whole(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+    let mut headers = [const { MaybeUninit::uninit() }; Head::FIELDS_MAX];
+    let headers = &mut headers[..config.headers_max.min(Head::FIELDS_MAX)];
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(bytes, headers) {
+        Ok(httparse::Status::Complete(length)) if length <= bytes_max(config) => length,
+        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(Refused::too_large(Status::HEADER_FIELDS_TOO_LARGE));
+        }
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(Refused::BAD_REQUEST),
+    };
+    let (Some(method), Some(target)) = (request.method, request.path) else {
+        return Err(Refused::BAD_REQUEST);
+    };
+    if target.len() > config.target_bytes_max {
+        return Err(Refused::too_large(Status::URI_TOO_LONG));
+    }
+    let bytes = &bytes[..length];
+    let http_1_1 = request.version == Some(1);
+    let (path, query) = target::split(method, target)?;
+    let mut told = Told::default();
+    let lines = read_fields(bytes, request.headers, &mut told)?;
+    told.check(http_1_1)?;
+    let framing = told.framing(http_1_1, config)?;
+    let expects_continue = told.expects_continue(http_1_1, framing)?;
+    Ok(Some(Head {
+        method: method_of(method),
+        http_1_1,
+        length,
+        framing,
+        keep_alive: told.keep_alive(http_1_1),
+        expects_continue,
+        path: span(bytes, path),
+        query: query.map(|query| span(bytes, query)),
+        lines,
+        fields: request.headers.len() as u8,
+    }))
+}
+
+/// Reads the header lines, and makes sure that every line of the head ends with CR LF.
+fn read_fields<'a>(
+    bytes: &[u8],
+    headers: &[httparse::Header<'a>],
+    told: &mut Told<'a>,
+) -> Result<[u16; Head::FIELDS_MAX + 1], Refused> {
+    let mut lines = [0; Head::FIELDS_MAX + 1];
+    for (line, header) in lines.iter_mut().zip(headers) {
+        let start = offset(bytes, header.name.as_bytes());
+        if bytes.get(start.wrapping_sub(2)) != Some(&b'\r') {
+            return Err(Refused::BAD_REQUEST);
+        }
+        *line = start as u16;
+        told.read(header.name.as_bytes(), header.value);
+    }
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return Err(Refused::BAD_REQUEST);
+    }
+    lines[headers.len()] = (bytes.len() - 2) as u16;
+    Ok(lines)
+}
+
+fn method_of(name: &str) -> Method {
+    match name {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "OPTIONS" => Method::Options,
+        _ => Method::Other,
+    }
+}
+
+/// Where `part`, a slice of `bytes`, lies in it. Heads are shorter than 64 KiB.
+fn span(bytes: &[u8], part: &[u8]) -> Span {
+    let start = offset(bytes, part);
+    Span { start: start as u16, end: (start + part.len()) as u16 }
+}
+
+/// Where `part`, a slice of `bytes`, begins in it.
+fn offset(bytes: &[u8], part: &[u8]) -> usize {
+    let offset = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
+    debug_assert!(offset + part.len() <= bytes.len(), "a part of these bytes");
+    offset
+}
+
+/// `tchar` of RFC 9110 5.6.2.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::super::{Framing, Request};
+    use super::*;
+    use crate::report::Refusal;
+
+    /// Heads that are refused, and with what. `H` stands for a good request line and host.
+    const REFUSED: &[(&str, u16, &str)] = &[
+        // RFC 9112 2.2: line ends
+        ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400, "bare LF after the request line"),
+        ("H\nA: b\r\n\r\n", 400, "bare LF after a field"),
+        ("HA: b\n\r\n", 400, "bare LF after the last field"),
+        ("HA: b\r\n\n", 400, "bare LF as the empty line"),
+        ("HA: b\n\n", 400, "bare LF twice"),
+        ("GET / HTTP/1.0\n\n", 400, "bare LF without fields"),
+        ("HA: b\rc\r\n\r\n", 400, "bare CR in a value"),
+        ("GET / HTTP/1.1\rHost: a\r\n\r\n", 400, "bare CR after the request line"),
+        // RFC 9112 2.3: version
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "2.0"),
+        ("PRI * HTTP/2.0\r\n\r\n", 505, "preface of HTTP/2"),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, "1.2"),
+        ("GET / HTTP/0.9\r\n\r\n", 505, "0.9, said aloud"),
+        ("GET /\r\n\r\n", 400, "HTTP/0.9"),
+        ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400, "two digits"),
+        ("GET / http/1.1\r\nHost: a\r\n\r\n", 400, "lower case"),
+        ("GET / HTTP/1,1\r\nHost: a\r\n\r\n", 400, "comma"),
+        // RFC 9112 3: request line
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "two blanks before the target"),
+        ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400, "two blanks after the target"),
+        ("GET / HTTP/2.0 \r\nHost: a\r\n\r\n", 400, "blank after another version"),
+        ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400, "blank at the end"),
+        ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "tab"),
+        (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "blank at the start"),
+        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "method is no token"),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "blank in the target"),
+        ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "control character in the target"),
+        // RFC 9112 3.2, 7.2: Host
+        ("GET / HTTP/1.1\r\n\r\n", 400, "HTTP/1.1 without Host"),
+        ("HHost: a\r\n\r\n", 400, "two Hosts, equal"),
+        ("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", 400, "two Hosts in HTTP/1.0"),
+        // RFC 9112 5: fields
+        ("HA : b\r\n\r\n", 400, "blank before the colon (5.1)"),
+        ("H: b\r\n\r\n", 400, "no name"),
+        ("H : b\r\n\r\n", 400, "blank name"),
+        ("HA\r\n\r\n", 400, "no colon"),
+        ("HA: b\r\n c\r\n\r\n", 400, "folded (5.2)"),
+        ("HA: b\r\n\tc\r\n\r\n", 400, "folded with a tab (5.2)"),
+        ("GET / HTTP/1.1\r\n A: b\r\nHost: a\r\n\r\n", 400, "blank before the first (2.2)"),
+        ("HA: b\0c\r\n\r\n", 400, "NUL in a value"),
+        ("HA: b\x0bc\r\n\r\n", 400, "control character in a value"),
+        ("HA: b\x7fc\r\n\r\n", 400, "DEL in a value"),
+        ("HA\u{e9}: b\r\n\r\n", 400, "name beyond ASCII"),
+        // RFC 9112 6: framing
+        ("HContent-Length: 5\r\nContent-Length: 5\r\n\r\n", 400, "equal lengths (6.3)"),
+        ("HContent-Length: 5\r\ncontent-length: 6\r\n\r\n", 400, "lengths (6.3)"),
+        ("HContent-Length: 5, 5\r\n\r\n", 400, "list of lengths (6.3)"),
+        ("HContent-Length:\r\n\r\n", 400, "empty length"),
+        ("HContent-Length: +5\r\n\r\n", 400, "sign"),
+        ("HContent-Length: -5\r\n\r\n", 400, "negative"),
+        ("HContent-Length: 5 5\r\n\r\n", 400, "blank inside"),
+        ("HContent-Length: 0x5\r\n\r\n", 400, "hexadecimal"),
+        ("HContent-Length: 5_0\r\n\r\n", 400, "underscore"),
+        ("HContent-Length: 18446744073709551618\r\n\r\n", 400, "beyond 64 bits"),
+        ("HContent-Length: 00000000000000000005\r\n\r\n", 400, "20 digits"),
+        ("HContent-Length: 9999999999999999999\r\n\r\n", 413, "19 digits"),
+        ("HContent-Length: 16385\r\n\r\n", 413, "one byte too many"),
+        ("HContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "both (6.1)"),
+        ("HTransfer-Encoding: gzip\r\nContent-Length: 5\r\n\r\n", 400, "both, unknown (6.1)"),
+        ("HTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "unknown coding (6.1)"),
+        ("HTransfer-Encoding: chunked, Chunked\r\n\r\n", 501, "chunked twice (6.1)"),
+        ("HTransfer-Encoding: gzip\r\n\r\n", 400, "not chunked at the end (6.3)"),
+        ("HTransfer-Encoding: chunked, gzip\r\n\r\n", 400, "chunked, but not at the end (6.3)"),
+        ("HTransfer-Encoding: chunked;a=b\r\n\r\n", 400, "parameter"),
+        ("HTransfer-Encoding: xchunked\r\n\r\n", 400, "almost chunked"),
+        ("HTransfer-Encoding: identity\r\n\r\n", 400, "identity"),
+        ("HTransfer-Encoding:\r\n\r\n", 400, "empty coding"),
+        ("HTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "twice"),
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "HTTP/1.0 (6.1)"),
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "HTTP/1.0, unknown (6.1)"),
+        // RFC 9110 10.1.1: Expect
+        ("HExpect: 200-ok\r\n\r\n", 417, "unknown expectation"),
+        ("HExpect: 100-continue, b\r\n\r\n", 417, "one of them unknown"),
+        // WIRE.md 1.0: the credential
+        ("HAuthentication: a\r\nauthentication: a\r\n\r\n", 400, "two credentials"),
+        // What is no HTTP at all
+        ("\u{16}\u{3}\u{1}", 400, "TLS hello, by its first byte"),
+        ("\r\r\n", 400, "CR without LF"),
+        ("{\"a\":1}", 400, "JSON, by its first byte"),
+        ("hello\r\n", 400, "one word, by its line end"),
+        ("GET / HTTP/1.1\n", 400, "bare LF, before the empty line"),
+    ];
+
+    #[test]
+    fn refuses_what_could_be_read_in_two_ways() {
+        for (text, code, why) in REFUSED {
+            let bytes = expand(text);
+            let refused = parse(&bytes, &Config::default()).expect_err(why);
+            assert_eq!(refused.status.code(), *code, "{why}");
+            let refusal = if *code == 413 { Refusal::TooLarge } else { Refusal::Malformed };
+            assert_eq!(refused.refusal, refusal, "{why}");
+            assert_eq!(byte_by_byte(&bytes, &Config::default()), Err(refused), "{why}");
+        }
+    }
+
+    #[test]
+    fn accepts_what_devices_send() {
+        let library = "POST /device/register HTTP/1.1\r\nHost: thinx.cloud\r\n\
+            Authentication:key\r\nAccept: application/json\r\nOrigin: device\r\n\
+            Content-Type: application/json\r\nUser-Agent: THiNX-Client\r\n\
+            Connection: close\r\nContent-Length: 302\r\n\r\n{\"registration\":";
+        let head = accepted(library);
+        assert_eq!(head.method, Method::Post);
+        assert_eq!(head.framing, Framing::Length(302));
+        assert_eq!((head.http_1_1, head.keep_alive, head.expects_continue), (true, false, false));
+        assert_eq!(head.length, library.len() - "{\"registration\":".len());
+        let check_in = request(&head, library);
+        assert_eq!((check_in.path(), check_in.query()), ("/device/register", None));
+        assert_eq!(check_in.header("authentication"), Some(&b"key"[..]));
+        assert_eq!(check_in.header("content-length"), Some(&b"302"[..]));
+        assert_eq!(check_in.header("absent"), None);
+
+        let updater = "GET /device/firmware?ott=1&b=?2 HTTP/1.0\r\nHost: a:7442\r\n\
+            Connection: close\r\nContent-Length: 0\r\n\r\n";
+        let head = accepted(updater);
+        assert_eq!((head.method, head.http_1_1), (Method::Get, false));
+        assert_eq!(head.framing, Framing::Length(0));
+        let download = request(&head, updater);
+        assert_eq!((download.path(), download.query()), ("/device/firmware", Some("ott=1&b=?2")));
+    }
+
+    #[test]
+    fn finds_fields_whatever_their_case_and_blanks() {
+        let text = "GET / HTTP/1.1\r\nHOST:\r\nRange:\t bytes=0- \t\r\nx-a: 1\r\nX-A:2\r\n\r\n";
+        let head = accepted(text);
+        let request = request(&head, text);
+        assert_eq!(request.header("host"), Some(&b""[..]));
+        assert_eq!(request.header("range"), Some(&b"bytes=0-"[..]));
+        assert_eq!(request.headers("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(request.header("x-"), None);
+        assert_eq!(request.header(""), None);
+    }
+
+    #[test]
+    fn tells_methods_apart() {
+        for (name, method) in [
+            ("GET", Method::Get),
+            ("HEAD", Method::Head),
+            ("POST", Method::Post),
+            ("OPTIONS", Method::Options),
+            ("PUT", Method::Other),
+            ("get", Method::Other),
+            ("CONNECT", Method::Other),
+        ] {
+            assert_eq!(accepted(&format!("{name} / HTTP/1.0\r\n\r\n")).method, method, "{name}");
+        }
+    }
+
+    /// RELIABILITY.md 2, row 4: each limit holds to the byte, with or without an empty line.
+    #[test]
+    fn holds_its_limits() {
+        let mut config = Config::default();
+        (config.head_bytes_max, config.headers_max, config.target_bytes_max) = (64, 3, 8);
+        let fill = |bytes: usize| format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "b".repeat(bytes));
+        let status = |text: &str| byte_by_byte(text.as_bytes(), &config).err().map(|r| r.status);
+        for (text, expected) in [
+            (fill(64 - 23), None),
+            (fill(64 - 22), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            (fill(500), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            (fill(500).trim_end().to_owned(), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            ("G".repeat(64), Some(Status::HEADER_FIELDS_TOO_LARGE)),
+            (format!("GET /{}", "a".repeat(70)), Some(Status::URI_TOO_LONG)),
+            ("GET /2345678 HTTP/1.0\r\n\r\n".to_owned(), None),
+            ("GET /23456789 HTTP/1.0\r\n\r\n".to_owned(), Some(Status::URI_TOO_LONG)),
+            ("GET /23456789 HTTP/1.0\r\n".to_owned(), Some(Status::URI_TOO_LONG)),
+            ("GET / HTTP/1.0\r\nA:\r\nB:\r\nC:\r\n\r\n".to_owned(), None),
+            (
+                "GET / HTTP/1.0\r\nA:\r\nB:\r\nC:\r\nD:\r\n\r\n".to_owned(),
+                Some(Status::HEADER_FIELDS_TOO_LARGE),
+            ),
+        ] {
+            assert_eq!(status(&text), expected, "{text}");
+            assert_eq!(parse(text.as_bytes(), &config).err().map(|r| r.status), expected, "{text}");
+        }
+        // What the configuration cannot raise.
+        (config.head_bytes_max, config.headers_max) = (usize::MAX, usize::MAX);
+        let many = |lines| format!("GET / HTTP/1.0\r\n{}\r\n", "A: b\r\n".repeat(lines));
+        assert!(parse(many(64).as_bytes(), &config).is_ok_and(|head| head.is_some()));
+        assert!(parse(many(65).as_bytes(), &config).is_err());
+        assert!(parse(fill(65_512).as_bytes(), &config).is_ok_and(|head| head.is_some()));
+        assert!(parse(fill(65_513).as_bytes(), &config).is_err());
+    }
+
+    #[test]
+    fn skips_blank_lines() {
+        for (text, bytes) in
+            [("", 0), ("G", 0), ("\r\nG", 2), ("\n\r\n\nG", 4), ("\r\n\r", 2), ("\r\rG", 0)]
+        {
+            assert_eq!(skip_blank_lines(text.as_bytes()), bytes, "{text:?}");
+        }
+        // Half of a blank line is no reason to refuse anything.
+        assert_eq!(parse(b"\r", &Config::default()), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes, &small());
+        }
+
+        /// Whatever the pieces are: the first answer of a search is the answer for the whole.
+        #[test]
+        fn does_not_depend_on_cuts(
+            pieces in vec(select(PIECES), 0..24),
+            cuts in vec(0_usize..300, 0..4),
+            strict in any::<bool>(),
+        ) {
+            let bytes = pieces.concat().into_bytes();
+            let config = if strict { small() } else { Config::default() };
+            let whole = parse(&bytes[skip_blank_lines(&bytes)..], &config);
+            let bytes = &bytes[skip_blank_lines(&bytes)..];
+            prop_assert_eq!(&byte_by_byte(bytes, &config), &whole);
+            let mut ends: Vec<_> = cuts.iter().map(|cut| *cut.min(&bytes.len())).collect();
+            ends.push(bytes.len());
+            ends.sort_unstable();
+            prop_assert_eq!(grown(bytes, ends, &config), whole);
+        }
+
+        /// A head that is accepted ends with its first empty line, and its fields come back.
+        #[test]
+        fn returns_every_field(
+            fields in vec(("[a-zA-Z0-9-]{1,20}", "[!-~][ -~]{0,20}[!-~]"), 0..20),
+            body in vec(any::<u8>(), 0..20),
+        ) {
+            let mut text = "GET / HTTP/1.1\r\nHost: a\r\n".to_owned();
+            for (name, value) in &fields {
+                text.extend(["x", name, ": ", value, "\r\n"]);
+            }
+            let mut bytes = (text + "\r\n").into_bytes();
+            let length = bytes.len();
+            bytes.extend(body);
+            let head = parse(&bytes, &Config::default()).expect("good").expect("complete");
+            prop_assert_eq!(head.length, length);
+            let request = Request { head: &head, bytes: &bytes, body: &[] };
+            for (name, value) in &fields {
+                let same = |other: &&(String, String)| other.0.eq_ignore_ascii_case(name);
+                let count = fields.iter().filter(same).count();
+                let name = format!("x{}", name.to_ascii_lowercase());
+                prop_assert!(request.headers(&name).any(|found| found == value.as_bytes()));
+                prop_assert_eq!(request.headers(&name).count(), count);
+            }
+        }
+    }
+
+    const PIECES: &[&str] = &[
+        "GET / HTTP/1.1\r\n",
+        "POST /device/register HTTP/1.1\r\n",
+        "GET ",
+        "/?a",
+        " HTTP/1.0\r\n",
+        " HTTP/2.0",
+        "Host: a\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "Expect: 100-continue\r\n",
+        "A: bbbbbbbbbbbbbbbbbbbbbbbbbb\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        "\r",
+        ":",
+        " ",
+        "x",
+        "\0",
+        "\u{e9}",
+        "#",
+    ];
+
+    fn small() -> Config {
+        let mut config = Config::default();
+        (config.head_bytes_max, config.headers_max, config.target_bytes_max) = (80, 2, 20);
+        config
+    }
+
+    fn expand(text: &str) -> Vec<u8> {
+        match text.strip_prefix('H') {
+            Some(rest) if !rest.starts_with("TTP") => {
+                format!("GET / HTTP/1.1\r\nHost: a\r\n{rest}").into_bytes()
+            }
+            _ => text.as_bytes().to_vec(),
+        }
+    }
+
+    fn parse(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+        Search::default().parse(bytes, config)
+    }
+
+    fn accepted(text: &str) -> Head {
+        let head = parse(text.as_bytes(), &Config::default()).expect(text).expect(text);
+        assert_eq!(byte_by_byte(text.as_bytes(), &Config::default()), Ok(Some(head.clone())));
+        head
+    }
+
+    fn request<'a>(head: &'a Head, text: &'a str) -> Request<'a> {
+        Request { head, bytes: text.as_bytes(), body: &[] }
+    }
+
+    fn byte_by_byte(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
+        grown(bytes, 0..=bytes.len(), config)
+    }
+
+    /// The first answer to a buffer that grows to each of `ends` in turn.
+    fn grown(
+        bytes: &[u8],
+        ends: impl IntoIterator<Item = usize>,
+        config: &Config,
+    ) -> Result<Option<Head>, Refused> {
+        let mut search = Search::default();
+        for end in ends {
+            match search.parse(&bytes[..end], config) {
+                Ok(None) => {}
+                decided => return decided,
+            }
+        }
+        Ok(None)
+    }
+}

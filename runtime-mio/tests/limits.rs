@@ -1,0 +1,434 @@
+//! What happens at the edges: slow peers, too many peers, no descriptors, broken images, panics,
+//! the end.
+
+mod support;
+
+use std::fs::{OpenOptions, Permissions};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use otter_mio::{OnReport, Options, Server};
+use otter_protocol::{Answer, CloseReason, Config, Endpoint, Outcome, Query};
+use otter_store::{Memory, MemoryOptions, Store, Ticket};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, SockRef, Socket, Type};
+use support::{Peer, Running, Script, alias, check_in, download, image, requests, wait};
+
+type Plain = Script<Arc<[u8]>>;
+
+/// A peer that offers the smallest window that the kernel allows.
+fn small_window(server: &Running) -> Peer {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(2048).expect("a buffer");
+    socket.connect(&server.address.into()).expect("a connection");
+    Peer::new(TcpStream::from(socket))
+}
+
+#[test]
+fn a_slow_reader_gets_the_whole_image_and_starves_nobody() {
+    let image = image(4 << 20);
+    let server = Running::start(&Script::with_image(Arc::clone(&image)), |_| {});
+    let mut slow = small_window(&server);
+    slow.send(download());
+    let mut other = server.connect();
+    for device in 0..100 {
+        assert!(other.exchange(check_in(device)).text().contains(&alias(device)));
+    }
+    assert!(slow.reply().body == *image);
+}
+
+#[test]
+fn a_fast_reader_does_not_starve_the_others_either() {
+    let image = image(64 << 20);
+    let server = Running::start(&Script::with_image(Arc::clone(&image)), |options| {
+        options.turn_bytes_max = 65536;
+    });
+    let mut fast = server.connect();
+    fast.send(download());
+    let reader = std::thread::spawn(move || fast.reply().body.len());
+    let mut other = server.connect();
+    for device in 0..20 {
+        assert!(other.exchange(check_in(device)).text().contains(&alias(device)));
+    }
+    assert_eq!(reader.join().expect("no panic"), image.len());
+}
+
+#[test]
+fn beyond_the_limit_the_answer_is_503_while_everybody_is_busy() {
+    let script = Plain::new();
+    let server = Running::start(&script, |options| options.connections_max = 2);
+    script.hold();
+    let mut inside = [server.connect(), server.connect()];
+    for (device, peer) in inside.iter_mut().enumerate() {
+        peer.send(check_in(device as u8));
+    }
+    wait("two questions", || script.held_back() == 2);
+
+    let mut retry_after = Vec::new();
+    for _ in 0..20 {
+        let mut outside = server.connect();
+        let reply = outside.reply();
+        assert!(reply.head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{reply:?}");
+        assert!(reply.has("Connection: close") && reply.has("Content-Type: application/json"));
+        assert!(reply.head.len() + reply.body.len() <= 511, "WIRE.md 2.2");
+        assert!(outside.rest().is_empty());
+        let line = reply.head.lines().find_map(|line| line.strip_prefix("Retry-After: "));
+        retry_after.push(line.expect("a time").parse::<u32>().expect("seconds"));
+    }
+    retry_after.sort_unstable();
+    assert!(retry_after[0] >= 10 && retry_after[19] < 20 && retry_after[0] < retry_after[19]);
+    assert_eq!(server.counters().refused, 20);
+
+    script.release();
+    for (device, peer) in inside.iter_mut().enumerate() {
+        assert!(peer.reply().text().contains(&alias(device as u8)));
+    }
+    drop(inside);
+    server.wait("room", |counters| counters.open == 0);
+    assert!(server.connect().exchange(check_in(7)).text().contains(&alias(7)));
+}
+
+#[test]
+fn an_idle_connection_makes_room_for_a_new_one() {
+    let server = Running::start(&Plain::new(), |options| options.connections_max = 3);
+    let mut peers = Vec::new();
+    for device in 0..6 {
+        let mut peer = server.connect();
+        assert!(peer.exchange(check_in(device)).text().contains(&alias(device)));
+        peers.push(peer);
+    }
+    for peer in &mut peers[..3] {
+        assert!(peer.rest().is_empty(), "the oldest were closed");
+    }
+    for (device, peer) in (3..).zip(&mut peers[3..]) {
+        assert!(peer.exchange(check_in(device)).text().contains(&alias(device)));
+    }
+    let counters = server.counters();
+    assert_eq!((counters.evicted, counters.refused, counters.open), (3, 0, 3));
+    assert_eq!(counters.closed(CloseReason::Shutdown), 3);
+}
+
+#[test]
+fn who_has_begun_a_request_may_finish_it() {
+    let server = Running::start(&Plain::new(), |options| options.connections_max = 3);
+    let request = check_in(1);
+    let mut begun = [server.connect(), server.connect()];
+    for peer in &mut begun {
+        peer.send(&request[..20]);
+    }
+    let mut idle = server.connect();
+    idle.exchange(check_in(2));
+    server.wait("what was begun", |c| c.bytes_received == 40 + check_in(2).len() as u64);
+
+    let mut new = server.connect();
+    assert!(new.exchange(check_in(3)).text().contains(&alias(3)));
+    assert!(idle.rest().is_empty());
+    for peer in &mut begun {
+        assert!(peer.exchange(&request[20..]).text().contains(&alias(1)));
+    }
+    assert_eq!(server.counters().evicted, 1);
+}
+
+#[test]
+fn deadlines_are_kept() {
+    let script = Plain::new();
+    let server = Running::start(&script, |options| {
+        let mut config = Config::default();
+        config.idle_timeout = Duration::from_millis(300);
+        config.head_timeout = Duration::from_millis(100);
+        config.answer_timeout = Duration::from_millis(100);
+        options.config = Arc::new(config);
+    });
+    let mut idle = server.connect();
+    idle.exchange(check_in(1));
+    assert!(idle.rest().is_empty());
+    let counters = server.wait("the idle one", |counters| counters.open == 0);
+    assert_eq!(counters.closed(CloseReason::Idle), 1);
+
+    let mut slow = server.connect();
+    slow.send("POST /device/reg");
+    assert!(slow.reply().head.starts_with("HTTP/1.1 408"));
+    assert!(slow.rest().is_empty());
+    server.wait("the slow one", |counters| counters.closed(CloseReason::Refused) == 1);
+
+    script.hold();
+    let mut unlucky = server.connect();
+    assert!(unlucky.exchange(check_in(1)).head.starts_with("HTTP/1.1 503"));
+    assert!(unlucky.rest().is_empty());
+}
+
+#[test]
+fn who_does_not_read_at_all_is_cut_off() {
+    let server = Running::start(&Script::with_image(image(4 << 20)), |options| {
+        let mut config = Config::default();
+        config.send_window = Duration::from_millis(100);
+        options.config = Arc::new(config);
+    });
+    let mut stuck = small_window(&server);
+    stuck.send(download());
+    let counters = server.wait("the end", |c| c.accepted == 1 && c.open == 0);
+    assert_eq!(counters.closed(CloseReason::Slow), 1);
+    assert_eq!(requests(&counters, Endpoint::Redeem, Outcome::Aborted), 1);
+    assert!(stuck.rest().len() < 4 << 20);
+}
+
+#[test]
+fn a_shutdown_lets_a_download_finish_and_takes_nobody_new() {
+    let image = image(4 << 20);
+    let server = Running::start(&Script::with_image(Arc::clone(&image)), |_| {});
+    let mut idle = server.connect();
+    idle.exchange(check_in(1));
+    let mut slow = small_window(&server);
+    slow.send(download());
+    server.wait("the transfer", |counters| counters.bytes_sent > 65536);
+
+    server.handle.shutdown();
+    assert!(idle.rest().is_empty());
+    wait("closed doors", || TcpStream::connect(server.address).is_err());
+    assert!(slow.reply().body == *image);
+    assert!(slow.rest().is_empty());
+    drop(slow);
+    server.handle.join().expect("no worker failed");
+    let counters = server.counters();
+    assert_eq!(requests(&counters, Endpoint::Redeem, Outcome::Delivered), 1);
+    assert_eq!((counters.open, counters.broken), (0, 0));
+}
+
+#[test]
+fn the_drain_ends_at_its_limit() {
+    let server = Running::start(&Script::with_image(image(4 << 20)), |options| {
+        options.drain_timeout = Duration::from_millis(50);
+    });
+    let mut stuck = small_window(&server);
+    stuck.send(download());
+    server.wait("the transfer", |counters| counters.bytes_sent > 65536);
+    server.handle.shutdown();
+    server.handle.join().expect("no worker failed");
+    assert_eq!(server.counters().open, 0);
+    assert!(stuck.rest().len() < 4 << 20);
+}
+
+#[test]
+fn a_server_that_was_stopped_before_it_ran_ends_at_once() {
+    let server = Server::bind(local(2)).expect("a port");
+    server.handle().shutdown();
+    let script = Plain::new();
+    server.run(|_, wake| script.store(wake)).expect("no worker failed");
+}
+
+/// An image whose file was cut: from some moment on it shows less.
+#[derive(Clone)]
+struct Cut(Arc<[u8]>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Cut {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[..self.1.load(SeqCst)]
+    }
+}
+
+#[test]
+fn an_image_that_shrinks_ends_its_transfer_and_nothing_else() {
+    let left = Arc::new(AtomicUsize::new(4 << 20));
+    let script = Script::with_image(Cut(image(4 << 20), Arc::clone(&left)));
+    let server = Running::start(&script, |_| {});
+    let mut other = server.connect();
+    other.exchange(check_in(1));
+    let mut slow = small_window(&server);
+    slow.send(download());
+    server.wait("the transfer", |counters| counters.bytes_sent > 65536);
+    left.store(1000, SeqCst);
+    assert!(slow.rest().len() < 4 << 20);
+    let counters = server.wait("its end", |counters| counters.open == 1);
+    assert_eq!((counters.broken, counters.panicked), (1, 0));
+    assert!(other.exchange(check_in(1)).text().contains(&alias(1)));
+}
+
+#[test]
+fn a_file_that_is_cut_short_ends_its_transfers_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let memory = Memory::open(directory.path(), MemoryOptions::default()).expect("a store");
+    let staged = memory.operator().stage(&mut &image(4 << 20)[..], 8 << 20).expect("room");
+    let script = Script::with_image(staged.image().expect("an image"));
+    let server = Running::start(&script, |_| {});
+    let mut other = server.connect();
+    other.exchange(check_in(1));
+    let mut slow = [small_window(&server), small_window(&server)];
+    for peer in &mut slow {
+        peer.send(download());
+    }
+    server.wait("the transfers", |counters| counters.bytes_sent > 2 * 65536);
+    let path = file_of_size(directory.path(), 4 << 20).expect("the image is a file");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
+    let file = OpenOptions::new().write(true).open(path).expect("it may be written");
+    // In the middle of a page: what the mapping shows from there on is zeros, then nothing.
+    file.set_len(1_000_001).expect("a shorter file");
+    for peer in &mut slow {
+        let got = peer.rest();
+        assert!(got.len() < 4 << 20, "{} bytes", got.len());
+    }
+    let counters = server.wait("their end", |counters| counters.open == 1);
+    assert_eq!((counters.broken, counters.panicked), (2, 0));
+    assert!(other.exchange(check_in(1)).text().contains(&alias(1)));
+}
+
+fn file_of_size(directory: &Path, size: u64) -> Option<PathBuf> {
+    std::fs::read_dir(directory).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return file_of_size(&path, size);
+        }
+        (entry.metadata().ok()?.len() == size).then_some(path)
+    })
+}
+
+#[test]
+fn a_panic_ends_one_connection() {
+    let first = AtomicUsize::new(0);
+    let on_report: OnReport = Arc::new(move |_, _| {
+        assert!(first.fetch_add(1, SeqCst) > 0, "this panic is part of a test");
+    });
+    let server = Running::start(&Plain::new(), |options| options.on_report = Some(on_report));
+    let mut other = server.connect();
+    let mut unlucky = server.connect();
+    unlucky.send(check_in(1));
+    unlucky.rest();
+    server.wait("the end of the first", |counters| counters.panicked == 1);
+    assert!(other.exchange(check_in(2)).text().contains(&alias(2)));
+}
+
+/// A store with a bug.
+struct Broken;
+
+impl Store for Broken {
+    type Image = Arc<[u8]>;
+
+    fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>) {
+        assert!(queries.is_empty(), "this panic is part of a test");
+    }
+
+    fn collect(&mut self, _: &mut Vec<(Ticket, Answer<Arc<[u8]>>)>) {}
+}
+
+#[test]
+fn a_worker_that_fails_ends_the_server_and_join_tells() {
+    let server = Server::bind(local(2)).expect("a port");
+    let address = server.local_addr();
+    let handle = server.spawn(|_, _| Broken).expect("threads");
+    Peer::new(TcpStream::connect(address).expect("a connection")).send(check_in(1));
+    let error = handle.join().expect_err("a worker panicked");
+    assert!(error.to_string().contains("panicked"), "{error}");
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    handle.join().expect("it was told once");
+}
+
+#[test]
+fn workers_share_a_port() {
+    let server = Running::start(&Plain::new(), |options| options.workers = 2);
+    let mut peers = (0..64).map(|_| server.connect()).collect::<Vec<_>>();
+    for (device, peer) in peers.iter_mut().enumerate() {
+        assert!(peer.exchange(check_in(device as u8)).text().contains(&alias(device as u8)));
+    }
+    let workers = server.handle.counters_by_worker();
+    assert_eq!(workers.len(), 2);
+    assert!(workers.iter().all(|worker| worker.accepted > 0), "{workers:?}");
+    assert_eq!(server.counters().accepted, 64);
+}
+
+#[test]
+fn a_port_is_not_taken_twice_unless_that_is_wanted() {
+    for workers in [1, 2] {
+        let first = Server::bind(local(workers)).expect("a port");
+        let mut options = local(workers);
+        options.listen = first.local_addr();
+        let error = Server::bind(options.clone()).expect_err("taken");
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    }
+    let mut options = local(1);
+    options.port_shared = true;
+    let first = Server::bind(options.clone()).expect("a port");
+    options.listen = first.local_addr();
+    Server::bind(options).expect("both wanted it");
+}
+
+#[test]
+fn sockets_that_listen_already_can_be_handed_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = Server::with_listeners(vec![listener], local(2)).expect("a server");
+    assert_eq!(server.local_addr(), address);
+    let script = Plain::new();
+    let handle = server.spawn(|_, wake| script.store(wake)).expect("threads");
+    let server = Running { handle, address };
+    assert!(server.connect().exchange(check_in(1)).text().contains(&alias(1)));
+    assert!(Server::with_listeners(Vec::new(), local(2)).is_err());
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_and_recovers() {
+    // The limit is the whole process', so the process is another one.
+    let name = "in_a_process_of_its_own_without_descriptors";
+    let own = std::env::current_exe().expect("a path");
+    let ended = Command::new(own)
+        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "lowers a limit of its process; started by the test above"]
+fn in_a_process_of_its_own_without_descriptors() {
+    let server = Running::start(&Plain::new(), |_| {});
+    let mut inside = server.connect();
+    inside.exchange(check_in(1));
+    // Sockets for the crowd, made before the limit: connecting needs no descriptor.
+    let crowd = (0..8).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket"));
+    let crowd = crowd.collect::<Vec<_>>();
+    let open = std::fs::read_dir("/proc/self/fd").expect("a list").count() as u64;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(open + 2);
+    setrlimit(Resource::Nofile, limit).expect("a lower limit");
+
+    let start = Instant::now();
+    for socket in &crowd {
+        socket.connect(&server.address.into()).expect("the backlog has room");
+    }
+    server.wait("pauses", |counters| counters.accept_pauses >= 4);
+    let busy = start.elapsed();
+    assert!(busy > Duration::from_millis(50 + 100 + 200), "it span: {busy:?}");
+    assert!(inside.exchange(check_in(2)).text().contains(&alias(2)), "the others are served");
+
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the limit of before");
+    for (device, socket) in crowd.into_iter().enumerate() {
+        let mut peer = Peer::new(TcpStream::from(socket));
+        assert!(peer.exchange(check_in(device as u8)).text().contains(&alias(device as u8)));
+    }
+    assert_eq!(server.counters().accepted, 9);
+}
+
+#[test]
+fn accepted_sockets_inherit_what_the_listener_has() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let twin = listener.try_clone().expect("a descriptor");
+    let server = Server::with_listeners(vec![listener], local(1)).expect("a server");
+    let _client = TcpStream::connect(server.local_addr()).expect("a connection");
+    twin.set_nonblocking(false).expect("a socket");
+    let accepted = twin.accept().expect("the client").0;
+    let socket = SockRef::from(&accepted);
+    assert!(socket.tcp_nodelay().expect("an option"));
+    assert_eq!(socket.send_buffer_size().expect("an option"), 2 * 65536);
+    assert_eq!(socket.recv_buffer_size().expect("an option"), 2 * 16384);
+}
+
+fn local(workers: usize) -> Options {
+    let mut options = Options::new("127.0.0.1:0".parse().expect("an address"));
+    options.workers = workers;
+    options
+}

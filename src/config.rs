@@ -1,0 +1,497 @@
+//! Settings: defaults, then a file, then the environment, then flags.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::error::{Error, Kind};
+use figment::providers::{Env, Format, Serialized, Toml};
+use otter_mio::Options;
+use otter_protocol::{Config, StatusMode};
+use otter_store::{EmbeddedOptions, MemoryOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{LogFormat, Serve, StoreKind};
+use crate::failure::Failure;
+
+/// Every setting there is. `docs/configuration.md` says what each means; a test keeps the two
+/// alike.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) workers: usize,
+    pub(crate) store: StoreKind,
+    pub(crate) log_format: LogFormat,
+    pub(crate) image_bytes_max: u64,
+    port_shared: bool,
+    connections_max: usize,
+    backlog: i32,
+    send_buffer_bytes: usize,
+    receive_buffer_bytes: usize,
+    turn_bytes_max: usize,
+    drain_timeout_s: u64,
+
+    accept_key_hash: bool,
+    images_open_max: usize,
+    group_writes_max: usize,
+
+    head_bytes_max: usize,
+    headers_max: usize,
+    target_bytes_max: usize,
+    body_bytes_max: usize,
+    chunk_line_bytes_max: usize,
+    trailer_bytes_max: usize,
+    json_depth_max: usize,
+    pipelined_requests_max: u8,
+    idle_timeout_s: u64,
+    head_timeout_s: u64,
+    body_timeout_s: u64,
+    answer_timeout_ms: u64,
+    retry_after_s: u32,
+    send_window_s: u64,
+    send_window_bytes_min: u64,
+    transfer_timeout_s: u64,
+    linger_timeout_ms: u64,
+    linger_bytes_max: u32,
+    status_mode: Statuses,
+    thinx_get_200: bool,
+    seen_resolution_s: u64,
+    token_unused_s: u64,
+    token_used_s: u64,
+    offers_max: u8,
+    failure_backoff_s: u64,
+    public_url: Option<String>,
+}
+
+impl Settings {
+    /// Settings for `otter serve` on the data directory `data`.
+    pub(crate) fn for_serve(data: &Path, flags: &Serve) -> Result<Self, Failure> {
+        let flags = Flags {
+            listen: flags.listen,
+            workers: flags.workers,
+            store: flags.store,
+            log_format: flags.log_format,
+            config: flags.config.clone(),
+        };
+        Self::load(data, &flags)
+    }
+
+    /// Settings for a command that works on a stopped server's data directory.
+    pub(crate) fn for_command(data: &Path) -> Result<Self, Failure> {
+        Self::load(data, &Flags::default())
+    }
+
+    /// The core's settings.
+    pub(crate) fn core(&self) -> Config {
+        let mut core = Config::default();
+        core.head_bytes_max = self.head_bytes_max;
+        core.headers_max = self.headers_max;
+        core.target_bytes_max = self.target_bytes_max;
+        core.body_bytes_max = self.body_bytes_max;
+        core.chunk_line_bytes_max = self.chunk_line_bytes_max;
+        core.trailer_bytes_max = self.trailer_bytes_max;
+        core.json_depth_max = self.json_depth_max;
+        core.pipelined_requests_max = self.pipelined_requests_max;
+        core.idle_timeout = Duration::from_secs(self.idle_timeout_s);
+        core.head_timeout = Duration::from_secs(self.head_timeout_s);
+        core.body_timeout = Duration::from_secs(self.body_timeout_s);
+        core.answer_timeout = Duration::from_millis(self.answer_timeout_ms);
+        core.retry_after_s = self.retry_after_s;
+        core.send_window = Duration::from_secs(self.send_window_s);
+        core.send_window_bytes_min = self.send_window_bytes_min;
+        core.transfer_timeout = Duration::from_secs(self.transfer_timeout_s);
+        core.linger_timeout = Duration::from_millis(self.linger_timeout_ms);
+        core.linger_bytes_max = self.linger_bytes_max;
+        core.status_mode = match self.status_mode {
+            Statuses::Thinx => StatusMode::Thinx,
+            Statuses::Http => StatusMode::Http,
+        };
+        core.thinx_get_200 = self.thinx_get_200;
+        core.seen_resolution = Duration::from_secs(self.seen_resolution_s);
+        core.token_unused = Duration::from_secs(self.token_unused_s);
+        core.token_used = Duration::from_secs(self.token_used_s);
+        core.offers_max = self.offers_max;
+        core.failure_backoff = Duration::from_secs(self.failure_backoff_s);
+        core.public_url = self.public_url.as_deref().map(Arc::from);
+        core
+    }
+
+    /// The driver's settings.
+    pub(crate) fn driver(&self) -> Options {
+        let mut options = Options::new(self.listen);
+        if self.workers > 0 {
+            options.workers = self.workers;
+        }
+        options.port_shared = self.port_shared;
+        options.connections_max = self.connections_max;
+        options.backlog = self.backlog;
+        options.send_buffer_bytes = self.send_buffer_bytes;
+        options.receive_buffer_bytes = self.receive_buffer_bytes;
+        options.turn_bytes_max = self.turn_bytes_max;
+        options.drain_timeout = Duration::from_secs(self.drain_timeout_s);
+        options.config = Arc::new(self.core());
+        options
+    }
+
+    /// The embedded store's settings.
+    pub(crate) fn embedded(&self) -> EmbeddedOptions {
+        let mut options = EmbeddedOptions::default();
+        options.accept_key_hash = self.accept_key_hash;
+        options.images_open_max = self.images_open_max;
+        options.group_writes_max = self.group_writes_max;
+        options
+    }
+
+    /// The memory store's settings.
+    pub(crate) fn memory(&self) -> MemoryOptions {
+        let mut options = MemoryOptions::default();
+        options.accept_key_hash = self.accept_key_hash;
+        options.images_open_max = self.images_open_max;
+        options
+    }
+
+    fn load(data: &Path, flags: &Flags) -> Result<Self, Failure> {
+        let settings: Self = Figment::from(Serialized::defaults(Self::default()))
+            .merge(file(data, flags)?)
+            .merge(
+                Env::prefixed(ENV_PREFIX).filter(|key| is_key(&key.as_str().to_ascii_lowercase())),
+            )
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|error| explain(&error))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let positive = [
+            ("image_bytes_max", self.image_bytes_max),
+            ("connections_max", self.connections_max as u64),
+            ("backlog", u64::try_from(self.backlog).unwrap_or_default()),
+            ("send_buffer_bytes", self.send_buffer_bytes as u64),
+            ("receive_buffer_bytes", self.receive_buffer_bytes as u64),
+            ("turn_bytes_max", self.turn_bytes_max as u64),
+            ("images_open_max", self.images_open_max as u64),
+            ("group_writes_max", self.group_writes_max as u64),
+            ("head_bytes_max", self.head_bytes_max as u64),
+            ("headers_max", self.headers_max as u64),
+            ("target_bytes_max", self.target_bytes_max as u64),
+            ("body_bytes_max", self.body_bytes_max as u64),
+            ("json_depth_max", self.json_depth_max as u64),
+            ("pipelined_requests_max", u64::from(self.pipelined_requests_max)),
+            ("idle_timeout_s", self.idle_timeout_s),
+            ("head_timeout_s", self.head_timeout_s),
+            ("body_timeout_s", self.body_timeout_s),
+            ("answer_timeout_ms", self.answer_timeout_ms),
+            ("send_window_s", self.send_window_s),
+            ("transfer_timeout_s", self.transfer_timeout_s),
+            ("token_unused_s", self.token_unused_s),
+            ("token_used_s", self.token_used_s),
+            ("offers_max", u64::from(self.offers_max)),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(invalid(key, "must be more than 0"));
+            }
+        }
+        if self.headers_max > HEADERS_MOST {
+            return Err(invalid("headers_max", &format!("must be at most {HEADERS_MOST}")));
+        }
+        let Some(url) = &self.public_url else { return Ok(()) };
+        let scheme = url.starts_with("http://") || url.starts_with("https://");
+        if !scheme || url.ends_with('/') || url.len() > PUBLIC_URL_BYTES_MAX {
+            let rule = format!(
+                "must start with http:// or https://, end without /, and have at most \
+                 {PUBLIC_URL_BYTES_MAX} bytes"
+            );
+            return Err(invalid("public_url", &rule));
+        }
+        Ok(())
+    }
+}
+
+/// Environment variables that look like settings and are none, for a warning at start.
+pub(crate) fn unknown_variables() -> Vec<String> {
+    let mut unknown: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| {
+            let Some(key) = name.strip_prefix(ENV_PREFIX) else { return false };
+            !is_key(&key.to_ascii_lowercase()) && !ENV_OTHERS.contains(&key)
+        })
+        .collect();
+    unknown.sort();
+    unknown
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let core = Config::default();
+        let embedded = EmbeddedOptions::default();
+        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7442));
+        let driver = Options::new(listen);
+        Self {
+            listen,
+            workers: 0,
+            store: StoreKind::Embedded,
+            log_format: LogFormat::Human,
+            image_bytes_max: 64 << 20,
+            port_shared: driver.port_shared,
+            connections_max: driver.connections_max,
+            backlog: driver.backlog,
+            send_buffer_bytes: driver.send_buffer_bytes,
+            receive_buffer_bytes: driver.receive_buffer_bytes,
+            turn_bytes_max: driver.turn_bytes_max,
+            drain_timeout_s: driver.drain_timeout.as_secs(),
+            accept_key_hash: embedded.accept_key_hash,
+            images_open_max: embedded.images_open_max,
+            group_writes_max: embedded.group_writes_max,
+            head_bytes_max: core.head_bytes_max,
+            headers_max: core.headers_max,
+            target_bytes_max: core.target_bytes_max,
+            body_bytes_max: core.body_bytes_max,
+            chunk_line_bytes_max: core.chunk_line_bytes_max,
+            trailer_bytes_max: core.trailer_bytes_max,
+            json_depth_max: core.json_depth_max,
+            pipelined_requests_max: core.pipelined_requests_max,
+            idle_timeout_s: core.idle_timeout.as_secs(),
+            head_timeout_s: core.head_timeout.as_secs(),
+            body_timeout_s: core.body_timeout.as_secs(),
+            answer_timeout_ms: millis(core.answer_timeout),
+            retry_after_s: core.retry_after_s,
+            send_window_s: core.send_window.as_secs(),
+            send_window_bytes_min: core.send_window_bytes_min,
+            transfer_timeout_s: core.transfer_timeout.as_secs(),
+            linger_timeout_ms: millis(core.linger_timeout),
+            linger_bytes_max: core.linger_bytes_max,
+            status_mode: match core.status_mode {
+                StatusMode::Thinx => Statuses::Thinx,
+                StatusMode::Http => Statuses::Http,
+            },
+            thinx_get_200: core.thinx_get_200,
+            seen_resolution_s: core.seen_resolution.as_secs(),
+            token_unused_s: core.token_unused.as_secs(),
+            token_used_s: core.token_used.as_secs(),
+            offers_max: core.offers_max,
+            failure_backoff_s: core.failure_backoff.as_secs(),
+            public_url: None,
+        }
+    }
+}
+
+/// [`StatusMode`] as it stands in a file.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Statuses {
+    Thinx,
+    Http,
+}
+
+/// What the command line says; nothing hides what came before it.
+#[derive(Debug, Default, Serialize)]
+struct Flags {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_format: Option<LogFormat>,
+    #[serde(skip)]
+    config: Option<PathBuf>,
+}
+
+/// The file: the one that was named, which must exist, or the data directory's own.
+fn file(data: &Path, flags: &Flags) -> Result<Figment, Failure> {
+    let path = match &flags.config {
+        Some(path) if !path.is_file() => {
+            let error = format!("there is no configuration file {}", path.display());
+            return Err(Failure::not_found(error).hint("check --config and OTTER_CONFIG"));
+        }
+        Some(path) => path.clone(),
+        None => data.join(FILE_NAME),
+    };
+    let figment = Figment::new();
+    // `Toml::file` would look in parent directories for a relative path.
+    Ok(if path.is_file() { figment.merge(Toml::file_exact(path)) } else { figment })
+}
+
+fn explain(error: &Error) -> Failure {
+    let place = error.metadata.as_ref().map_or_else(String::new, |metadata| {
+        metadata
+            .source
+            .as_ref()
+            .map_or_else(|| format!(" in {}", metadata.name), |source| format!(" in {source}"))
+    });
+    if let Kind::UnknownField(key, _) = &error.kind {
+        let failure = Failure::usage(format!("unknown key `{key}`{place}"));
+        return failure.hint(match nearest(key) {
+            Some(known) => format!("did you mean `{known}`? docs/configuration.md lists all keys"),
+            None => "docs/configuration.md lists all keys".to_owned(),
+        });
+    }
+    let key = error.path.last().map_or_else(String::new, |key| format!("`{key}`: "));
+    Failure::usage(format!("{key}{}{place}", error.kind))
+        .hint("docs/configuration.md lists all keys with their units")
+}
+
+fn invalid(key: &str, rule: &str) -> Failure {
+    Failure::usage(format!("`{key}` {rule}")).hint("see docs/configuration.md")
+}
+
+/// The known key that shares the longest beginning with a wrong one, if that is long enough to
+/// mean anything.
+fn nearest(wrong: &str) -> Option<String> {
+    let shared = |key: &str| key.bytes().zip(wrong.bytes()).take_while(|(a, b)| a == b).count();
+    let best = keys().into_iter().max_by_key(|key| shared(key))?;
+    (shared(&best) >= 4).then_some(best)
+}
+
+fn is_key(name: &str) -> bool {
+    keys().iter().any(|key| key == name)
+}
+
+fn keys() -> Vec<String> {
+    match serde_json::to_value(Settings::default()) {
+        Ok(serde_json::Value::Object(map)) => map.into_iter().map(|(key, _)| key).collect(),
+        Ok(_) | Err(_) => Vec::new(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const ENV_PREFIX: &str = "OTTER_";
+/// Variables of ours that are no settings, without the prefix.
+const ENV_OTHERS: [&str; 3] = ["DATA", "CONFIG", "LOG"];
+/// The configuration file inside the data directory.
+const FILE_NAME: &str = "otter.toml";
+/// [`Config::headers_max`] cannot be more.
+const HEADERS_MOST: usize = 64;
+/// [`Config::public_url`] may not be longer.
+const PUBLIC_URL_BYTES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::failure::Context;
+
+    #[test]
+    fn the_documentation_lists_exactly_these_keys_with_their_defaults() {
+        let documented: BTreeMap<String, String> = include_str!("../docs/configuration.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .map(|row| {
+                let cells: Vec<_> =
+                    row.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+                assert_eq!(cells.len(), 5, "key, unit, default, meaning: {row}");
+                (cells[0].clone(), cells[2].clone())
+            })
+            .collect();
+        let text = serde_json::to_string(&Settings::default()).expect("plain data");
+        let existing: BTreeMap<String, String> =
+            serde_json::from_str::<BTreeMap<String, Value>>(&text)
+                .expect("an object")
+                .into_iter()
+                .map(|(key, value)| (key, shown(&value)))
+                .collect();
+        assert_eq!(documented, existing);
+    }
+
+    #[test]
+    fn every_limit_of_the_core_has_a_key() {
+        let names = keys();
+        let debug = format!("{:#?}", Config::default());
+        let fields = debug.lines().filter_map(|line| {
+            let (name, _) = line.strip_prefix("    ")?.split_once(':')?;
+            (!name.starts_with(' ') && name != "spare").then_some(name)
+        });
+        let mut seen = 0;
+        for field in fields {
+            let with = |unit: &str| names.contains(&format!("{field}{unit}"));
+            assert!(with("") || with("_s") || with("_ms"), "no key for {field}");
+            seen += 1;
+        }
+        assert!(seen > 20, "{debug}");
+    }
+
+    #[test]
+    fn a_changed_setting_reaches_the_core() {
+        let all = "head_bytes_max = 1\nheaders_max = 2\ntarget_bytes_max = 3\nbody_bytes_max = 4\n\
+                   chunk_line_bytes_max = 5\ntrailer_bytes_max = 6\njson_depth_max = 7\n\
+                   pipelined_requests_max = 8\nidle_timeout_s = 9\nhead_timeout_s = 110\n\
+                   body_timeout_s = 11\nanswer_timeout_ms = 12\nretry_after_s = 113\n\
+                   send_window_s = 14\nsend_window_bytes_min = 15\ntransfer_timeout_s = 16\n\
+                   linger_timeout_ms = 17\nlinger_bytes_max = 18\nstatus_mode = \"http\"\n\
+                   thinx_get_200 = true\nseen_resolution_s = 19\ntoken_unused_s = 20\n\
+                   token_used_s = 21\noffers_max = 22\nfailure_backoff_s = 23\n\
+                   public_url = \"http://x.example\"\n";
+        let settings = from_file(all).expect("valid");
+        let changed = format!("{:#?}", settings.core());
+        let default = format!("{:#?}", Config::default());
+        let fields = |text: &str| -> BTreeMap<String, String> {
+            let one_line = text.replace(",\n    ", "\u{1}").replace('\n', " ");
+            one_line
+                .split('\u{1}')
+                .filter_map(|field| field.split_once(": "))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        };
+        let (changed, default) = (fields(&changed), fields(&default));
+        assert!(changed.len() > 20, "{changed:?}");
+        for (name, new) in changed.iter().filter(|(name, _)| *name != "spare") {
+            assert_ne!(Some(new), default.get(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, words) in [
+            ("idle_timeout = 5", ["unknown key `idle_timeout`", "did you mean `idle_timeout_s`"]),
+            ("idle_timeout_s = \"5 s\"", ["`idle_timeout_s`", "otter.toml"]),
+            ("idle_timeout_s = 0", ["`idle_timeout_s`", "more than 0"]),
+            ("headers_max = 65", ["`headers_max`", "at most 64"]),
+            ("public_url = \"ftp://x\"", ["`public_url`", "http://"]),
+            ("status_mode = \"odd\"", ["`status_mode`", "odd"]),
+            ("listen = \"7442\"", ["`listen`", "otter.toml"]),
+        ] {
+            let failure = from_file(text).expect_err(text).to_string();
+            for word in words {
+                assert!(failure.contains(word), "{text}: {failure}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(FILE_NAME), "workers = 3\nretry_after_s = 5").expect("kept");
+        let flags = Flags { workers: Some(4), ..Flags::default() };
+        let settings = Settings::load(dir.path(), &flags).expect("valid");
+        assert_eq!((settings.workers, settings.retry_after_s), (4, 5));
+    }
+
+    fn from_file(text: &str) -> Result<Settings, Failure> {
+        let dir = tempfile::tempdir().context(String::new)?;
+        std::fs::write(dir.path().join(FILE_NAME), text).context(String::new)?;
+        Settings::load(dir.path(), &Flags::default())
+    }
+
+    fn shown(value: &Value) -> String {
+        match value {
+            Value::Null => "none".to_owned(),
+            Value::String(text) => text.clone(),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                value.to_string()
+            }
+        }
+    }
+}

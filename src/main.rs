@@ -1,0 +1,62 @@
+//! `otter`: the operator's program. Thin subcommands over the crates of this workspace.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use failure::Failure;
+use output::Output;
+
+mod admin;
+mod beneath;
+mod bundle;
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod demo;
+mod deploy;
+mod failure;
+mod first_run;
+mod import;
+mod limits;
+mod logs;
+mod output;
+mod played;
+mod publish;
+mod serve;
+mod shapes;
+mod socket;
+mod upload;
+mod vet;
+mod watch;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    match run(&cli, output) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
+    let data = &cli.data;
+    match &cli.command {
+        Command::Owner(command) => commands::owner(data, command, output)?,
+        Command::Key(command) => commands::key(data, command, output)?,
+        Command::Device(command) => commands::device(data, command, output)?,
+        Command::Token(command) => commands::token(data, command, output)?,
+        Command::Release(command) => commands::release(data, command, output)?,
+        Command::Publish(args) => publish::run(data, args, output)?,
+        Command::Import(args) => return import::run(data, args, output),
+        Command::Serve(args) => return serve::run(data, args, output),
+        Command::Demo => return demo::run(output),
+    }
+    Ok(ExitCode::SUCCESS)
+}

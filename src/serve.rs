@@ -1,0 +1,287 @@
+//! `otter serve`.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use otter_mio::{Handle, Server};
+use otter_protocol::Report;
+use otter_store::{Embedded, Memory, OpenError, Operator};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::oneshot;
+
+use crate::admin::{self, Admin};
+use crate::cli::{Serve, StoreKind};
+use crate::config::{self, Settings};
+use crate::failure::{Context, Failure};
+use crate::first_run;
+use crate::limits;
+use crate::logs;
+use crate::output::Output;
+use crate::socket::{self, Socket};
+
+pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode, Failure> {
+    let settings = Settings::for_serve(data, args)?;
+    logs::start(settings.log_format)?;
+    for name in config::unknown_variables() {
+        tracing::warn!("{name} is no setting: docs/configuration.md lists them all");
+    }
+    let data = socket::fitting(data)?;
+    let (sender, events) = channel();
+    listen_for_signals(sender.clone())?;
+    let store = AnyStore::open(&data, &settings)?;
+    let operator = store.operator();
+    let server = bind(&settings)?;
+    let http = server.local_addr();
+    let (socket, listener) = Socket::bind(&data)?;
+    let devices = store.serve(server)?;
+    let admin = Admin::new(
+        operator.clone(),
+        settings.core(),
+        settings.image_bytes_max,
+        Some(devices.clone()),
+    );
+    let control = Control::start(listener, admin::router(admin))?;
+    if let Some(text) = first_run::welcome(&operator, &data, socket.path(), http)? {
+        output.note(&text);
+    }
+    output.line(&format!("ready http={http} admin={}", socket.path().display()))?;
+    tracing::info!(%http, data = %data.display(), "ready");
+    let ended = wait(devices, sender, &events);
+    control.stop();
+    drop(socket);
+    store.close();
+    match ended {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => Err(Failure::failed(format!("the server ended: {error}"))
+            .hint("the log above says why; please report it if it was a panic")),
+    }
+}
+
+/// Where facts are kept.
+enum AnyStore {
+    Embedded(Embedded),
+    Memory(Memory),
+}
+
+impl AnyStore {
+    fn open(data: &Path, settings: &Settings) -> Result<Self, Failure> {
+        DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| {
+            Failure::failed(format!("cannot make the data directory {}: {error}", data.display()))
+                .hint("choose another one with --data")
+        })?;
+        match settings.store {
+            StoreKind::Embedded => Ok(Self::Embedded(open_embedded(data, settings)?)),
+            StoreKind::Memory => {
+                // It has no lock; a server that answers is as good.
+                if socket::answers(data) {
+                    let error = format!("a server runs on {} already", data.display());
+                    return Err(Failure::conflict(error).hint("stop it, or choose another --data"));
+                }
+                Ok(Self::Memory(Memory::open(data, settings.memory())?))
+            }
+        }
+    }
+
+    fn operator(&self) -> Operator {
+        match self {
+            Self::Embedded(store) => store.operator(),
+            Self::Memory(store) => store.operator(),
+        }
+    }
+
+    fn serve(&self, server: Server) -> Result<Handle, Failure> {
+        match self {
+            Self::Embedded(store) => server.spawn(|_, wake| store.store(wake)),
+            Self::Memory(store) => server.spawn(|_, wake| store.store(wake)),
+        }
+        .context(|| "cannot start the workers".to_owned())
+    }
+
+    fn close(self) {
+        match self {
+            Self::Embedded(store) => store.close(),
+            Self::Memory(_) => {}
+        }
+    }
+}
+
+/// Waits for a command that holds the store for a moment, but not for a server.
+fn open_embedded(data: &Path, settings: &Settings) -> Result<Embedded, OpenError> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match Embedded::open(data, settings.embedded()) {
+            Err(OpenError::Locked { .. })
+                if Instant::now() < patience && !socket::answers(data) =>
+            {
+                thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// The thread of the admin API.
+struct Control {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Control {
+    fn start(listener: UnixListener, router: Router) -> Result<Self, Failure> {
+        let (stop, stopped) = oneshot::channel();
+        let starting = || "cannot start the admin API".to_owned();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context(starting)?;
+        let thread = thread::Builder::new()
+            .name("otter-admin".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(answer(listener, router, stopped)) {
+                    tracing::error!(%error, "the admin API ended");
+                }
+                runtime.shutdown_timeout(CONTROL_DRAIN);
+            })
+            .context(starting)?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Lets requests under way finish, for a while.
+    fn stop(self) {
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the admin API panicked");
+        }
+    }
+}
+
+async fn answer(
+    listener: UnixListener,
+    router: Router,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let (expire, expired) = oneshot::channel();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = stopped.await;
+        let _ = expire.send(());
+    });
+    let deadline = async {
+        let _ = expired.await;
+        tokio::time::sleep(CONTROL_DRAIN).await;
+    };
+    tokio::select! {
+        ended = serving => ended,
+        () = deadline => Ok(()),
+    }
+}
+
+/// What ends the server.
+enum Event {
+    Signal,
+    Ended(io::Result<()>),
+}
+
+/// The first signal is an event; a second one ends the process at once.
+fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
+    let doing = || "cannot listen for signals".to_owned();
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        let again = Arc::clone(&stopping);
+        signal_hook::flag::register_conditional_shutdown(signal, EXIT_AT_ONCE, again)
+            .context(doing)?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context(doing)?;
+    let run = move || {
+        for _ in signals.forever() {
+            stopping.store(true, Ordering::SeqCst);
+            if sender.send(Event::Signal).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("otter-signals".to_owned()).spawn(run).context(doing)?;
+    Ok(())
+}
+
+fn bind(settings: &Settings) -> Result<Server, Failure> {
+    let mut options = settings.driver();
+    options.connections_max = limits::make_room(options.connections_max);
+    if tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG) {
+        options.on_report = Some(Arc::new(log_request));
+    }
+    let listen = settings.listen;
+    Server::bind(options).map_err(|error| {
+        let text = format!("cannot listen on {listen}: {error}");
+        let kind = error.kind();
+        if kind == io::ErrorKind::AddrInUse {
+            Failure::conflict(text)
+                .hint("stop what listens there, or choose another address with --listen")
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            Failure::usage(text)
+                .hint("choose an address of this machine with --listen, such as 0.0.0.0:7442")
+        } else if kind == io::ErrorKind::PermissionDenied {
+            Failure::failed(text)
+                .hint("ports below 1024 need a privilege; choose another one with --listen")
+        } else {
+            Failure::failed(text)
+        }
+    })
+}
+
+fn log_request(report: &Report, peer: Option<SocketAddr>) {
+    tracing::debug!(
+        target: REQUESTS,
+        peer = peer.map(tracing::field::display),
+        endpoint = ?report.endpoint,
+        status = report.status,
+        outcome = ?report.outcome,
+        device = report.device.map(tracing::field::display),
+        bytes = report.bytes_sent,
+        took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX),
+        "request"
+    );
+}
+
+/// Waits for a signal and the drain after it, or for the workers to end by themselves.
+fn wait(devices: Handle, sender: Sender<Event>, events: &Receiver<Event>) -> io::Result<()> {
+    let workers = devices.clone();
+    thread::Builder::new().name("otter-join".to_owned()).spawn(move || {
+        // Its receiver is there until this arrives.
+        let _ = sender.send(Event::Ended(workers.join()));
+    })?;
+    loop {
+        match events.recv() {
+            Ok(Event::Signal) => {
+                tracing::info!("draining; a second signal ends at once");
+                devices.shutdown();
+            }
+            Ok(Event::Ended(result)) => return result,
+            Err(_) => return Err(io::Error::other("nobody watches the workers")),
+        }
+    }
+}
+
+/// How long a lock that no server holds is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The target of the log's lines for requests.
+const REQUESTS: &str = "otter::requests";
+/// The exit status after a second signal.
+const EXIT_AT_ONCE: i32 = 1;
+/// How long requests on the admin socket may go on once the devices are gone.
+const CONTROL_DRAIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,179 @@
+//! Starting the program, and stopping it in every way.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A data directory, and what runs on it.
+pub(crate) struct Data {
+    dir: tempfile::TempDir,
+}
+
+impl Data {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// The data directory. It does not exist until a command makes it.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A place for other files.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs a command on it to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        let output = command(&self.path()).args(args).output().expect("the program runs");
+        Ran::of(output)
+    }
+
+    /// Runs a command that must succeed, and takes its JSON.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let ran = self.run(&[args, &["--json"]].concat());
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.stderr);
+        serde_json::from_str(&ran.stdout).expect("JSON")
+    }
+
+    /// Starts a server on a free port and waits until it is ready.
+    pub(crate) fn serve(&self) -> Server {
+        self.serve_with(&[], &[])
+    }
+
+    pub(crate) fn serve_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Server {
+        Server::start(&self.path(), args, variables)
+    }
+}
+
+/// What a command that ended left.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("an exit code"),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+}
+
+/// A server that runs. Dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: Option<JoinHandle<String>>,
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: PathBuf,
+}
+
+impl Server {
+    fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = command(data)
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(args)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).expect("UTF-8");
+            text
+        });
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("readable");
+        let Some((http, admin)) = line
+            .strip_prefix("ready http=")
+            .and_then(|rest| rest.trim_end_matches('\n').split_once(" admin="))
+        else {
+            let _ = child.kill();
+            panic!("not ready: {line:?}\n{}", reader.join().expect("text"));
+        };
+        let http = http.parse().expect("an address");
+        let admin = PathBuf::from(admin);
+        Self { child, stdout, stderr: Some(reader), http, admin }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("signalled");
+    }
+
+    /// SIGTERM, and waits for the end; returns what it wrote.
+    pub(crate) fn stop(self) -> Ended {
+        self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ended(mut self) -> Ended {
+        let status = self.child.wait().expect("ended");
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout).expect("UTF-8");
+        let stderr = self.stderr.take().map(|reader| reader.join().expect("text"));
+        Ended { status, stdout, stderr: stderr.unwrap_or_default() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a server left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// After the line that says that it is ready.
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// The program on a data directory, untouched by the environment of the tests.
+pub(crate) fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otter"));
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("OTTER_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG").arg("--data").arg(data);
+    command
+}
+
+/// The keys of an object, sorted.
+pub(crate) fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// The text of a member.
+pub(crate) fn text(value: &Value, member: &str) -> String {
+    value[member].as_str().unwrap_or_else(|| panic!("{member} in {value}")).to_owned()
+}

@@ -1,0 +1,290 @@
+//! The laws of DESIGN.md 8 as far as they can be seen from outside, checked at every step of
+//! every test.
+//!
+//! [`Watched`] is a connection that nobody can talk to past the checks; [`Ledger`] holds what is
+//! true only over many connections. A broken law panics, and says which one.
+
+mod authority;
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use otter_protocol::{
+    Answer, CloseReason, Config, Connection, Now, Query, QueryId, Report, Token, Transmit,
+};
+
+use self::authority::Authority;
+
+/// Most bytes that a driver reads at once: law 5 allows that much beyond the limits.
+pub const READ_BYTES_MAX: usize = 65_536;
+
+/// Bytes of a token's image that stand behind the claim (TOKEN.md).
+pub const TAIL_BYTES: u64 = 4096;
+
+/// A connection under watch: the same verbs, and every law checked after each of them.
+///
+/// ```
+/// use otter_tests::{Clock, Watched};
+/// let clock = Clock::start();
+/// let mut peer = Watched::new(Default::default(), clock.now());
+/// peer.input(clock.now(), b"GET / HTTP/1.1\r\nHost: otter\r\n\r\n");
+/// assert!(peer.take(clock.now(), 4096).ends_with(b"{\"healthcheck\":true}"));
+/// ```
+#[derive(Debug)]
+pub struct Watched {
+    connection: Connection<Bytes>,
+    config: Arc<Config>,
+    authority: Authority,
+    /// The query that was polled and not answered yet.
+    open: Option<QueryId>,
+    closed: Option<CloseReason>,
+    reports: Vec<Report>,
+    bytes_taken: u64,
+    /// Bytes that the connection asked for while it was busy with a request.
+    bytes_ahead: usize,
+    /// Bytes that it was given after its last answer.
+    bytes_lingering: usize,
+    tails: Vec<Token>,
+}
+
+impl Watched {
+    /// A plain connection that begins now.
+    #[must_use]
+    pub fn new(config: Arc<Config>, now: Now) -> Self {
+        let mut watched = Self {
+            connection: Connection::plain(Arc::clone(&config), now),
+            config,
+            authority: Authority::default(),
+            open: None,
+            closed: None,
+            reports: Vec::new(),
+            bytes_taken: 0,
+            bytes_ahead: 0,
+            bytes_lingering: 0,
+            tails: Vec::new(),
+        };
+        watched.check();
+        watched
+    }
+
+    /// Bytes arrived. A driver that is not asked for bytes gives none, so they count only then.
+    pub fn input(&mut self, now: Now, bytes: &[u8]) {
+        if self.connection.wants_shutdown() {
+            self.bytes_lingering += bytes.len();
+        } else if self.is_busy() && self.connection.wants_read() {
+            self.bytes_ahead += bytes.len();
+        }
+        self.connection.handle_input(now, bytes);
+        let linger_max = self.config.linger_bytes_max as usize + READ_BYTES_MAX;
+        let may_linger = self.bytes_lingering <= linger_max;
+        assert!(may_linger || self.connection.closed().is_some(), "law 5: lingers for ever");
+        self.check();
+    }
+
+    /// The peer will send nothing more.
+    pub fn eof(&mut self, now: Now) {
+        self.connection.handle_eof(now);
+        self.check();
+    }
+
+    /// The connection broke: nothing can be sent any more, so it is closed.
+    pub fn reset(&mut self, now: Now) {
+        self.connection.handle_reset(now);
+        assert!(self.connection.closed().is_some(), "law 7: open after a reset");
+        self.check();
+    }
+
+    /// The store answered. An answer to a query that is not open changes nothing.
+    pub fn answer(&mut self, now: Now, id: QueryId, answer: Answer<Bytes>) {
+        if self.open == Some(id) {
+            self.open = None;
+            self.authority.answered(&answer);
+            self.connection.handle_answer(now, id, answer);
+        } else {
+            let before = self.seen();
+            self.connection.handle_answer(now, id, answer);
+            assert_eq!(before, self.seen(), "a stale answer changed something");
+        }
+        self.check();
+    }
+
+    /// Time passed. At or after the deadline something must change (law 4); before it, nothing.
+    pub fn timeout(&mut self, now: Now) {
+        let deadline = self.connection.poll_timeout();
+        let before = deadline.is_some_and(|deadline| now.instant < deadline).then(|| self.seen());
+        self.connection.handle_timeout(now);
+        if let Some(before) = before {
+            assert_eq!(before, self.seen(), "law 4: an early timeout changed something");
+        } else {
+            let next = self.connection.poll_timeout();
+            let moved_on = next.is_none_or(|next| next > now.instant);
+            assert!(moved_on, "law 4: nothing changed at the deadline");
+            // A query that was open is given up with its deadline.
+            self.open = self.open.filter(|_| next == deadline);
+        }
+        self.check();
+    }
+
+    /// The server is about to stop.
+    pub fn shutdown(&mut self, now: Now) {
+        self.connection.handle_shutdown(now);
+        self.check();
+    }
+
+    /// The next query, if there is one.
+    pub fn query(&mut self) -> Option<(QueryId, Query)> {
+        let (id, query) = self.connection.poll_query()?;
+        assert_eq!(self.closed, None, "law 7: a closed connection asks");
+        assert_eq!(self.open, None, "one query at a time");
+        self.open = Some(id);
+        self.authority.asked(&query);
+        self.check();
+        Some((id, query))
+    }
+
+    /// Takes at most `bytes_max` of what is shown, as a socket would.
+    pub fn take(&mut self, now: Now, bytes_max: usize) -> Vec<u8> {
+        let Some(transmit) = self.connection.transmit() else { return Vec::new() };
+        let shown = transmit.as_slice();
+        let taken = shown[..shown.len().min(bytes_max)].to_vec();
+        if let Transmit::Image { offset, .. } = transmit {
+            self.tails.extend(self.authority.image_left(offset, taken.len() as u64));
+        }
+        self.sent(now, taken.len());
+        taken
+    }
+
+    /// The same as [`Watched::take`], with all that fits into one vectored write.
+    pub fn take_vectored(&mut self, now: Now, bytes_max: usize) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 4];
+        let count = self.connection.transmit_vectored(&mut slices);
+        let mut shown: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
+        assert_eq!(shown.is_empty(), self.connection.transmit().is_none(), "both show or neither");
+        shown.truncate(bytes_max);
+        let mut left = shown.len();
+        // Taken piece by piece of what `transmit` shows, the bytes must be the same.
+        let mut pieces = Vec::new();
+        while left > 0 {
+            let piece = self.take(now, left);
+            assert!(!piece.is_empty(), "a vectored write shows more than transmit");
+            left -= piece.len();
+            pieces.extend(piece);
+        }
+        assert_eq!(pieces, shown, "vectored and plain writes differ");
+        shown
+    }
+
+    /// Reports what the socket took, for tests that call the driver's verb itself.
+    pub fn sent(&mut self, now: Now, n: usize) {
+        self.connection.handle_sent(now, n);
+        self.bytes_taken += n as u64;
+        self.check();
+    }
+
+    /// The connection, to look at.
+    #[must_use]
+    pub fn connection(&self) -> &Connection<Bytes> {
+        &self.connection
+    }
+
+    /// The one deadline; `None` only once closed.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.connection.poll_timeout()
+    }
+
+    /// Why it is closed, if it is.
+    #[must_use]
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.connection.closed()
+    }
+
+    /// All reports so far.
+    #[must_use]
+    pub fn reports(&self) -> &[Report] {
+        &self.reports
+    }
+
+    /// The tokens whose tails began to leave since this was asked last.
+    pub fn take_tails(&mut self) -> Vec<Token> {
+        mem::take(&mut self.tails)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.open.is_some() || self.connection.transmit().is_some()
+    }
+
+    fn check(&mut self) {
+        while let Some(report) = self.connection.poll_report() {
+            self.reports.push(report);
+        }
+        let closed = self.connection.closed();
+        assert!(self.closed.is_none() || closed == self.closed, "law 7: closed twice or reopened");
+        self.closed = closed;
+        if !self.is_busy() {
+            self.bytes_ahead = 0;
+        }
+        let kept_max = self.config.head_bytes_max + self.config.body_bytes_max + READ_BYTES_MAX;
+        assert!(self.bytes_ahead <= kept_max, "law 5: {} bytes kept", self.bytes_ahead);
+        match closed {
+            Some(_) => self.check_silence(),
+            None => self.check_alive(),
+        }
+    }
+
+    fn check_silence(&mut self) {
+        assert!(self.connection.transmit().is_none(), "law 7: a closed connection sends");
+        let mut slices = [IoSlice::new(&[]); 2];
+        assert_eq!(self.connection.transmit_vectored(&mut slices), 0, "law 7: vectored too");
+        assert_eq!(self.connection.poll_timeout(), None, "law 7: a closed connection waits");
+        assert!(self.connection.poll_query().is_none(), "law 7: a closed connection asks");
+        let reported = self.reports.iter().map(|report| report.bytes_sent).sum::<u64>();
+        assert_eq!(reported, self.bytes_taken, "law 3: every byte sent belongs to one report");
+    }
+
+    fn check_alive(&self) {
+        assert!(self.connection.poll_timeout().is_some(), "law 4: no deadline");
+        let Some(transmit) = self.connection.transmit() else { return };
+        assert!(!self.connection.wants_shutdown(), "shut down while there is more to send");
+        assert!(!transmit.as_slice().is_empty(), "an empty transmit would spin the driver");
+        let again = self.connection.transmit().map(|transmit| transmit.as_slice().as_ptr_range());
+        assert_eq!(again, Some(transmit.as_slice().as_ptr_range()), "looking changes nothing");
+        if let Transmit::Image { image, offset, len } = transmit {
+            self.authority.check_image(image, offset, len);
+        }
+    }
+
+    /// All that a driver can see.
+    fn seen(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let shown = self.connection.transmit().map(|transmit| transmit.as_slice().to_vec());
+        let wants = (self.connection.wants_read(), self.connection.wants_shutdown());
+        (shown, wants, self.connection.poll_timeout(), self.connection.closed())
+    }
+}
+
+/// What must hold over all connections and servers: at most one tail per token, ever.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    tails: BTreeMap<[u8; 32], u64>,
+}
+
+impl Ledger {
+    /// Notes that the tail of `token` began to leave on the connection `link`.
+    ///
+    /// # Panics
+    /// If it did so before (law 9).
+    pub fn tail_left(&mut self, token: Token, link: u64) {
+        let before = self.tails.insert(token.0, link);
+        assert_eq!(before, None, "law 9: {token:?} gave its tail twice, now on link {link}");
+    }
+
+    /// How many tokens gave their tail.
+    #[must_use]
+    pub fn tails(&self) -> usize {
+        self.tails.len()
+    }
+}

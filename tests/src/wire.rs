@@ -1,0 +1,236 @@
+//! One direction of a connection as a byte pipe without sockets: segments travel for a while and
+//! arrive in order; a bounded window holds the writer back; an end or a reset may come at any
+//! time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::Random;
+
+/// How a pipe treats what is written to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Most bytes that travel in one segment. A shorter write stays whole: what was written at
+    /// once and fits is readable at once, as on a real network.
+    pub segment_bytes_max: usize,
+    /// Cut segments at random below that.
+    pub cut: bool,
+    /// Most bytes that are under way or unread.
+    pub window_bytes: usize,
+    /// Shortest and longest time a segment travels, in milliseconds.
+    pub delay_ms: (u64, u64),
+}
+
+impl Line {
+    /// A default ESP8266 (WIRE.md 2.2): segments of 536 bytes, a window of four of them.
+    pub const ESP8266: Self =
+        Self { segment_bytes_max: 536, cut: false, window_bytes: 2144, delay_ms: (1, 40) };
+    /// A computer on a good network.
+    pub const WIDE: Self =
+        Self { segment_bytes_max: 1460, cut: false, window_bytes: 65_535, delay_ms: (0, 3) };
+}
+
+/// What a read brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Nothing now.
+    Empty,
+    /// Bytes, at least one.
+    Bytes(Vec<u8>),
+    /// The writer ended, and all of it was read.
+    End,
+    /// The connection broke; what was unread is lost.
+    Reset,
+}
+
+/// One direction of a connection.
+#[derive(Debug)]
+pub struct Pipe {
+    line: Line,
+    random: Random,
+    travelling: VecDeque<(Duration, Piece)>,
+    arrived: VecDeque<u8>,
+    ended: bool,
+    /// When a reset arrives. It waits for nothing: a segment that is slower is lost.
+    reset_at: Option<Duration>,
+    is_reset: bool,
+    /// The writer has ended or broken it: later writes vanish.
+    finished: bool,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Bytes(Vec<u8>),
+    End,
+}
+
+impl Pipe {
+    /// An open, empty pipe.
+    #[must_use]
+    pub fn new(line: Line, random: Random) -> Self {
+        Self {
+            line,
+            random,
+            travelling: VecDeque::new(),
+            arrived: VecDeque::new(),
+            ended: false,
+            reset_at: None,
+            is_reset: false,
+            finished: false,
+        }
+    }
+
+    /// How many bytes a write would take now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let travelling = self.travelling.iter().map(|(_, piece)| piece.len()).sum::<usize>();
+        self.line.window_bytes.saturating_sub(travelling + self.arrived.len())
+    }
+
+    /// Writes as much as there is room for; how much that was.
+    pub fn write(&mut self, at: Duration, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.room());
+        if self.finished {
+            return taken;
+        }
+        let mut left = &bytes[..taken];
+        while !left.is_empty() {
+            let most = left.len().min(self.line.segment_bytes_max);
+            let length =
+                if self.line.cut { self.random.between(1, most as u64) as usize } else { most };
+            self.travel(at, Piece::Bytes(left[..length].to_vec()));
+            left = &left[length..];
+        }
+        taken
+    }
+
+    /// Ends the pipe after what was written.
+    pub fn end(&mut self, at: Duration) {
+        if !self.finished {
+            self.travel(at, Piece::End);
+            self.finished = true;
+        }
+    }
+
+    /// Breaks the pipe; what is unread when that arrives is lost.
+    pub fn reset(&mut self, at: Duration) {
+        if self.reset_at.is_none() {
+            self.reset_at = Some(at + self.delay());
+            self.finished = true;
+        }
+    }
+
+    /// When the next segment arrives.
+    #[must_use]
+    pub fn next(&self) -> Option<Duration> {
+        let front = self.travelling.front().map(|(due, _)| *due);
+        let reset_at = self.reset_at.filter(|_| !self.is_reset);
+        [front, reset_at].into_iter().flatten().min()
+    }
+
+    /// Lets arrive what is due at the time `at`.
+    pub fn arrive(&mut self, at: Duration) {
+        while let Some((_, piece)) = self.travelling.pop_front_if(|(due, _)| *due <= at) {
+            match piece {
+                Piece::Bytes(bytes) => self.arrived.extend(bytes),
+                Piece::End => self.ended = true,
+            }
+        }
+        if self.reset_at.is_some_and(|reset_at| reset_at <= at) {
+            self.is_reset = true;
+            self.travelling.clear();
+            self.arrived.clear();
+        }
+    }
+
+    /// How many bytes a read would bring at most.
+    #[must_use]
+    pub fn readable(&self) -> usize {
+        self.arrived.len()
+    }
+
+    /// Would a read bring anything, the end included?
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.arrived.is_empty() || self.ended || self.is_reset
+    }
+
+    /// Reads at most `bytes_max` bytes.
+    pub fn read(&mut self, bytes_max: usize) -> Read {
+        if self.is_reset {
+            return Read::Reset;
+        }
+        let length = bytes_max.min(self.arrived.len());
+        if length > 0 {
+            return Read::Bytes(self.arrived.drain(..length).collect());
+        }
+        if self.ended && self.arrived.is_empty() { Read::End } else { Read::Empty }
+    }
+
+    fn travel(&mut self, at: Duration, piece: Piece) {
+        let due = at + self.delay();
+        let in_order = self.travelling.back().map_or(due, |(before, _)| due.max(*before));
+        self.travelling.push_back((in_order, piece));
+    }
+
+    fn delay(&mut self) -> Duration {
+        let (low, high) = self.line.delay_ms;
+        Duration::from_millis(self.random.between(low, high))
+    }
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::End => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATER: Duration = Duration::from_secs(1);
+
+    fn pipe(line: Line) -> Pipe {
+        Pipe::new(line, Random::new(3))
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_however_they_are_cut() {
+        let mut pipe = pipe(Line { cut: true, ..Line::WIDE });
+        let sent: Vec<u8> = (0..=255).collect();
+        assert_eq!(pipe.write(Duration::ZERO, &sent), 256);
+        pipe.arrive(LATER);
+        assert_eq!(pipe.read(usize::MAX), Read::Bytes(sent));
+        assert_eq!(pipe.read(usize::MAX), Read::Empty);
+    }
+
+    #[test]
+    fn the_window_holds_the_writer_back_until_the_reader_reads() {
+        let mut pipe = pipe(Line { window_bytes: 10, ..Line::WIDE });
+        assert_eq!(pipe.write(Duration::ZERO, &[1; 15]), 10);
+        pipe.arrive(LATER);
+        assert_eq!(pipe.room(), 0);
+        assert_eq!(pipe.read(4), Read::Bytes(vec![1; 4]));
+        assert_eq!(pipe.room(), 4);
+    }
+
+    #[test]
+    fn an_end_comes_after_the_bytes_and_a_reset_before_the_unread() {
+        let mut ended = pipe(Line::ESP8266);
+        ended.write(Duration::ZERO, b"bye");
+        ended.end(Duration::ZERO);
+        ended.arrive(LATER);
+        assert_eq!(ended.read(9), Read::Bytes(b"bye".to_vec()));
+        assert_eq!(ended.read(9), Read::End);
+
+        let mut broken = pipe(Line::ESP8266);
+        broken.write(Duration::ZERO, b"bye");
+        broken.reset(Duration::ZERO);
+        broken.arrive(LATER);
+        assert_eq!(broken.read(9), Read::Reset);
+    }
+}

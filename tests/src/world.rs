@@ -1,0 +1,357 @@
+//! The world: one clock, devices, servers, wires and a store. [`World::step`] jumps to the next
+//! event and lets it happen; nothing else makes time pass.
+//!
+//! Everything follows from the seed. The laws are checked at every step: those of one connection
+//! by [`Watched`], the one tail per token by [`Ledger`], and what devices may suffer by their
+//! complaints. [`World::trace`] is a hash of all that happened, in order.
+
+mod link;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use otter_protocol::{Answer, Config, OwnerId, ReleaseId};
+
+use self::link::Link;
+use crate::device::{Act, Actor, Event};
+use crate::image::hex;
+use crate::{Clock, Desk, Draft, Faults, Ledger, ModelStore, Random, Read, Target, Watched};
+
+/// What the operator, or fate, does at some time.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    /// Publishes to all devices of an owner.
+    Publish(OwnerId, Box<Draft>),
+    /// Withdraws what was published last.
+    Withdraw,
+    /// Lets every device that is known take offers.
+    AllowUpdates,
+    /// The store becomes this unruly.
+    StoreFaults(Faults),
+    /// So many of 100 new connections break within their first 20 s.
+    BreakLinks(u64),
+    /// A server stops at once; its connections break.
+    Crash(usize),
+    /// It comes back.
+    Restart(usize),
+    /// A server is told to finish and go; it stays down until it is restarted.
+    Drain(usize),
+}
+
+/// Everything there is in one simulation.
+#[derive(Debug)]
+pub struct World {
+    /// The store and its queue.
+    pub desk: Desk,
+    /// The one clock.
+    pub clock: Clock,
+    config: Arc<Config>,
+    actors: Vec<Box<dyn Actor>>,
+    servers_up: Vec<bool>,
+    links: BTreeMap<u64, Link>,
+    links_made: u64,
+    deeds: BTreeMap<(Duration, usize), Deed>,
+    published: Vec<ReleaseId>,
+    overheard: Vec<String>,
+    break_percent: u64,
+    ledger: Ledger,
+    random: Random,
+    trace: u64,
+    steps: u64,
+}
+
+impl World {
+    /// A world without devices, with so many servers over one store.
+    #[must_use]
+    pub fn new(seed: u64, mut store: ModelStore, config: Config, servers: usize) -> Self {
+        let mut random = Random::new(seed);
+        let clock = Clock::start();
+        store.set_clock(clock.since_1970());
+        Self {
+            desk: Desk::new(store, random.fork()),
+            clock,
+            config: Arc::new(config),
+            actors: Vec::new(),
+            servers_up: vec![true; servers],
+            links: BTreeMap::new(),
+            links_made: 0,
+            deeds: BTreeMap::new(),
+            published: Vec::new(),
+            overheard: Vec::new(),
+            break_percent: 0,
+            ledger: Ledger::default(),
+            random,
+            trace: FNV_START,
+            steps: 0,
+        }
+    }
+
+    /// Lets somebody join.
+    pub fn join(&mut self, actor: impl Actor + 'static) {
+        self.actors.push(Box::new(actor));
+    }
+
+    /// Plans a deed.
+    pub fn plan(&mut self, at: Duration, deed: Deed) {
+        self.deeds.insert((at, self.deeds.len()), deed);
+    }
+
+    /// Steps until nothing happens before `until`.
+    ///
+    /// # Panics
+    /// If a law is broken, or if time stands still.
+    pub fn run(&mut self, until: Duration) {
+        let mut steps_here = 0;
+        while self.next().is_some_and(|at| at <= until) {
+            let before = self.clock.at();
+            self.step();
+            steps_here = if self.clock.at() == before { steps_here + 1 } else { 0 };
+            assert!(steps_here < STEPS_AT_ONCE_MAX, "time stands still at {before:?}");
+        }
+        self.clock.jump(until);
+    }
+
+    /// Jumps to the next event and lets everything happen that is due then. False if there is
+    /// nothing to wait for.
+    pub fn step(&mut self) -> bool {
+        let Some(at) = self.next() else { return false };
+        self.clock.jump(at);
+        self.steps += 1;
+        self.desk.store.set_clock(self.clock.since_1970());
+        self.do_deeds();
+        for (ticket, answer) in self.desk.collect(self.clock.at()) {
+            self.deliver(ticket, answer);
+        }
+        self.wake_actors();
+        let links: Vec<u64> = self.links.keys().copied().collect();
+        for link in links {
+            self.settle(link);
+        }
+        self.check();
+        true
+    }
+
+    /// When the next event is due.
+    #[must_use]
+    pub fn next(&self) -> Option<Duration> {
+        let now = self.clock.at();
+        let links = self.links.values().filter_map(|link| {
+            let reads_at = self.actors.get(link.actor).map_or(Duration::ZERO, |a| a.reads_at());
+            link.next(&self.clock, reads_at)
+        });
+        let wakes = self.actors.iter().filter_map(|actor| actor.wake_at());
+        let deed = self.deeds.first_key_value().map(|((at, _), _)| *at);
+        let next = links.chain(wakes).chain(deed).chain(self.desk.next()).min()?;
+        Some(next.max(now))
+    }
+
+    /// A hash of every byte that was sent, with its time and place.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    /// How often time moved on.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// How many tokens gave their tail.
+    #[must_use]
+    pub fn tails(&self) -> usize {
+        self.ledger.tails()
+    }
+
+    /// How many connections there were.
+    #[must_use]
+    pub fn links_made(&self) -> u64 {
+        self.links_made
+    }
+
+    /// Everybody.
+    #[must_use]
+    pub fn actors(&self) -> &[Box<dyn Actor>] {
+        &self.actors
+    }
+
+    fn do_deeds(&mut self) {
+        let now = self.clock.at();
+        while let Some(entry) = self.deeds.first_entry().filter(|entry| entry.key().0 <= now) {
+            let deed = entry.remove();
+            self.carry_out(deed);
+        }
+    }
+
+    fn carry_out(&mut self, deed: Deed) {
+        match deed {
+            Deed::Publish(owner, draft) => {
+                let release = self.desk.store.publish(Target::Owner(owner), &draft);
+                self.published.push(release);
+            }
+            Deed::Withdraw => {
+                if let Some(release) = self.published.pop() {
+                    self.desk.store.withdraw(release);
+                }
+            }
+            Deed::AllowUpdates => {
+                let known: Vec<_> = self.desk.store.devices().map(|kept| kept.device.id).collect();
+                for device in known {
+                    self.desk.store.set_auto_update(device, true);
+                }
+            }
+            Deed::StoreFaults(faults) => self.desk.faults = faults,
+            Deed::BreakLinks(percent) => self.break_percent = percent,
+            Deed::Crash(server) => {
+                self.servers_up[server] = false;
+                let now = self.clock.at();
+                self.links_of(server).for_each(|link| link.crash(now));
+            }
+            Deed::Restart(server) => self.servers_up[server] = true,
+            Deed::Drain(server) => {
+                self.servers_up[server] = false;
+                let now = self.clock.now();
+                self.links_of(server).for_each(|link| link.drain(now));
+            }
+        }
+    }
+
+    fn links_of(&mut self, server: usize) -> impl Iterator<Item = &mut Link> {
+        self.links.values_mut().filter(move |link| link.server == server)
+    }
+
+    fn deliver(&mut self, ticket: u64, answer: Answer<bytes::Bytes>) {
+        if let Answer::Recorded(Some(recorded)) = &answer
+            && let Some(token) = recorded.token
+        {
+            self.overheard.push(hex(&token.0));
+            if self.overheard.len() > OVERHEARD_MAX {
+                self.overheard.remove(0);
+            }
+        }
+        let (link, query) = link::from_ticket(ticket);
+        if let Some(link) = self.links.get_mut(&link) {
+            link.answer(self.clock.now(), query, answer);
+        }
+    }
+
+    fn wake_actors(&mut self) {
+        let now = self.clock.at();
+        for index in 0..self.actors.len() {
+            let actor = &mut self.actors[index];
+            if actor.wake_at().is_some_and(|at| at <= now) {
+                let acts = actor.wake(now, &self.overheard);
+                self.act(index, acts);
+            }
+        }
+    }
+
+    fn act(&mut self, actor: usize, acts: Vec<Act>) {
+        let now = self.clock.at();
+        for act in acts {
+            match act {
+                Act::Dial => self.dial(actor),
+                Act::Say(bytes) => {
+                    self.note(actor as u64, &bytes);
+                    if let Some(link) = self.link_of(actor) {
+                        link.say(now, &bytes);
+                    }
+                }
+                Act::HangUp => {
+                    if let Some(link) = self.link_of(actor) {
+                        link.hang_up(now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection that an actor holds.
+    fn link_of(&mut self, actor: usize) -> Option<&mut Link> {
+        self.links.values_mut().find(|link| link.actor == actor && link.is_held)
+    }
+
+    fn dial(&mut self, actor: usize) {
+        let now = self.clock.at();
+        if let Some(link) = self.link_of(actor) {
+            link.hang_up(now);
+        }
+        let server = self.random.below(self.servers_up.len() as u64) as usize;
+        let watched = Watched::new(Arc::clone(&self.config), self.clock.now());
+        let line = self.actors[actor].line();
+        let mut link = Link::new(actor, server, watched, line, &mut self.random);
+        if self.random.chance(self.break_percent) {
+            link.break_at(now + Duration::from_millis(self.random.below(20_000)));
+        }
+        if !self.servers_up[server] {
+            link.crash(now);
+        }
+        self.links_made += 1;
+        self.links.insert(self.links_made, link);
+    }
+
+    /// Lets one connection do all it can without time passing.
+    fn settle(&mut self, id: u64) {
+        loop {
+            let Some(link) = self.links.get_mut(&id) else { return };
+            let moved = link.serve(&self.clock, id, &mut self.desk, &mut self.random);
+            let (tails, sent) = (link.take_tails(), link.take_sent());
+            for token in tails {
+                self.ledger.tail_left(token, id);
+            }
+            self.note(id, &sent);
+            if !moved && !self.listen(id) {
+                break;
+            }
+        }
+        self.links.retain(|_, link| !link.is_over());
+    }
+
+    /// Lets the actor read what has arrived; did it?
+    fn listen(&mut self, id: u64) -> bool {
+        let now = self.clock.at();
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.is_held) else { return false };
+        let index = link.actor;
+        let actor = &mut self.actors[index];
+        if actor.reads_at() > now {
+            return false;
+        }
+        let acts = match link.read(actor.read_bytes_max()) {
+            Read::Empty => return false,
+            Read::Bytes(bytes) => actor.hear(now, Event::Bytes(&bytes)),
+            Read::End => {
+                link.hang_up(now);
+                actor.hear(now, Event::End)
+            }
+            Read::Reset => {
+                link.hang_up(now);
+                actor.hear(now, Event::Reset)
+            }
+        };
+        self.act(index, acts);
+        true
+    }
+
+    fn check(&self) {
+        for actor in &self.actors {
+            assert!(actor.complaints().is_empty(), "{:?}: {:?}", actor, actor.complaints());
+        }
+    }
+
+    fn note(&mut self, place: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = self.clock.at().as_nanos() as u64;
+        let stamp = at.to_le_bytes().into_iter().chain(place.to_le_bytes());
+        for byte in stamp.chain(bytes.iter().copied()) {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        }
+    }
+}
+
+const OVERHEARD_MAX: usize = 20;
+const STEPS_AT_ONCE_MAX: u32 = 10_000;
+const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;

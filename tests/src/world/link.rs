@@ -1,0 +1,249 @@
+//! One connection of the world: a wire each way, the core at one end, an actor at the other, and
+//! between them what a driver does.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+use bytes::Bytes;
+use otter_protocol::{Answer, Now, QueryId, Token};
+
+use crate::{Clock, Desk, Line, Pipe, Random, Read, Watched};
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) actor: usize,
+    pub(super) server: usize,
+    /// Has the actor not closed it yet?
+    pub(super) is_held: bool,
+    watched: Watched,
+    /// Has the driver not dropped it yet?
+    is_served: bool,
+    up: Pipe,
+    down: Pipe,
+    /// What the actor said and its window has no room for yet.
+    unsaid: VecDeque<Vec<u8>>,
+    breaks_at: Option<Duration>,
+    /// The core was told that the actor sends nothing more.
+    is_up_over: bool,
+    sent: Vec<u8>,
+}
+
+/// The ticket of a query: whose it is, and which.
+pub(super) fn ticket(link: u64, query: QueryId) -> u64 {
+    link << 32 | u64::from(query.0)
+}
+
+/// The inverse of [`ticket`].
+pub(super) fn from_ticket(ticket: u64) -> (u64, QueryId) {
+    (ticket >> 32, QueryId(ticket as u32))
+}
+
+impl Link {
+    pub(super) fn new(
+        actor: usize,
+        server: usize,
+        watched: Watched,
+        line: Line,
+        random: &mut Random,
+    ) -> Self {
+        let (up, down) = (Pipe::new(line, random.fork()), Pipe::new(line, random.fork()));
+        Self {
+            actor,
+            server,
+            is_held: true,
+            watched,
+            is_served: true,
+            up,
+            down,
+            unsaid: VecDeque::new(),
+            breaks_at: None,
+            is_up_over: false,
+            sent: Vec::new(),
+        }
+    }
+
+    /// Both ends are gone.
+    pub(super) fn is_over(&self) -> bool {
+        !self.is_held && !self.is_served
+    }
+
+    /// When something happens next on this connection.
+    pub(super) fn next(&self, clock: &Clock, reads_at: Duration) -> Option<Duration> {
+        let deadline = self.watched.deadline().filter(|_| self.is_served);
+        let deadline = deadline.map(|deadline| clock.offset(deadline));
+        let up = self.up.next().filter(|_| self.is_served);
+        let down = self.down.next();
+        let read = (self.is_held && self.down.is_ready()).then_some(reads_at);
+        [deadline, up, down, read, self.breaks_at].into_iter().flatten().min()
+    }
+
+    pub(super) fn break_at(&mut self, at: Duration) {
+        self.breaks_at = Some(at);
+    }
+
+    pub(super) fn say(&mut self, at: Duration, bytes: &[u8]) {
+        self.unsaid.push_back(bytes.to_vec());
+        self.write_up(at);
+    }
+
+    /// The actor closes. With bytes unread that breaks the connection, as a socket does.
+    pub(super) fn hang_up(&mut self, at: Duration) {
+        self.is_held = false;
+        self.unsaid.clear();
+        if self.down.readable() > 0 { self.up.reset(at) } else { self.up.end(at) }
+    }
+
+    /// The server is gone, and all it knew with it.
+    pub(super) fn crash(&mut self, at: Duration) {
+        self.is_served = false;
+        self.down.reset(at);
+    }
+
+    pub(super) fn drain(&mut self, now: Now) {
+        if self.is_served {
+            self.watched.shutdown(now);
+        }
+    }
+
+    pub(super) fn answer(&mut self, now: Now, id: QueryId, answer: Answer<Bytes>) {
+        if self.is_served {
+            self.watched.answer(now, id, answer);
+        }
+    }
+
+    pub(super) fn read(&mut self, bytes_max: usize) -> Read {
+        self.down.read(bytes_max)
+    }
+
+    pub(super) fn take_tails(&mut self) -> Vec<Token> {
+        self.watched.take_tails()
+    }
+
+    pub(super) fn take_sent(&mut self) -> Vec<u8> {
+        mem::take(&mut self.sent)
+    }
+
+    /// One turn of the driver; did anything move?
+    pub(super) fn serve(
+        &mut self,
+        clock: &Clock,
+        id: u64,
+        desk: &mut Desk,
+        random: &mut Random,
+    ) -> bool {
+        let at = clock.at();
+        if self.breaks_at.is_some_and(|breaks_at| breaks_at <= at) {
+            self.break_now(clock.now(), at);
+        }
+        self.up.arrive(at);
+        self.down.arrive(at);
+        self.write_up(at);
+        if !self.is_held && self.down.readable() > 0 {
+            // Bytes that arrive at a closed socket are answered with a reset.
+            self.down.read(usize::MAX);
+            self.up.reset(at);
+        }
+        if !self.is_served {
+            return self.serve_nobody(at);
+        }
+        let asked = self.ask(at, id, desk);
+        let wrote = self.write(clock.now(), at);
+        let read = self.read_up(clock.now(), random);
+        let timed_out = self.time_out(clock);
+        self.close(at);
+        asked || wrote || read || timed_out
+    }
+
+    fn break_now(&mut self, now: Now, at: Duration) {
+        self.breaks_at = None;
+        self.up.reset(at);
+        self.down.reset(at);
+        if self.is_served {
+            self.watched.reset(now);
+            self.is_served = false;
+        }
+    }
+
+    fn write_up(&mut self, at: Duration) {
+        while let Some(said) = self.unsaid.front_mut() {
+            let taken = self.up.write(at, said);
+            if taken < said.len() {
+                said.drain(..taken);
+                break;
+            }
+            self.unsaid.pop_front();
+        }
+    }
+
+    fn serve_nobody(&mut self, at: Duration) -> bool {
+        match self.up.read(usize::MAX) {
+            Read::Bytes(_) => {
+                self.down.reset(at);
+                true
+            }
+            Read::Empty | Read::End | Read::Reset => false,
+        }
+    }
+
+    fn ask(&mut self, at: Duration, id: u64, desk: &mut Desk) -> bool {
+        let Some((query_id, query)) = self.watched.query() else { return false };
+        desk.submit(at, ticket(id, query_id), query);
+        true
+    }
+
+    fn write(&mut self, now: Now, at: Duration) -> bool {
+        let room = self.down.room();
+        if room == 0 {
+            return false;
+        }
+        let bytes = self.watched.take(now, room);
+        self.down.write(at, &bytes);
+        self.sent.extend_from_slice(&bytes);
+        !bytes.is_empty()
+    }
+
+    fn read_up(&mut self, now: Now, random: &mut Random) -> bool {
+        let wants_read = self.watched.connection().wants_read();
+        if !wants_read || self.is_up_over || self.watched.closed().is_some() {
+            return false;
+        }
+        match self.up.read(random.between(1, 4096) as usize) {
+            Read::Empty => false,
+            Read::Bytes(bytes) => {
+                self.watched.input(now, &bytes);
+                true
+            }
+            Read::End => {
+                self.watched.eof(now);
+                self.is_up_over = true;
+                true
+            }
+            Read::Reset => {
+                self.watched.reset(now);
+                self.is_up_over = true;
+                true
+            }
+        }
+    }
+
+    fn time_out(&mut self, clock: &Clock) -> bool {
+        let due = self.watched.deadline().is_some_and(|at| clock.offset(at) <= clock.at());
+        if due {
+            self.watched.timeout(clock.now());
+        }
+        due
+    }
+
+    /// Ends the sending side when the core wants it; drops the socket when the core is done. A
+    /// socket that is dropped with bytes unread breaks the connection.
+    fn close(&mut self, at: Duration) {
+        if self.watched.connection().wants_shutdown() {
+            self.down.end(at);
+        }
+        if self.watched.closed().is_some() {
+            self.is_served = false;
+            if self.up.readable() > 0 { self.down.reset(at) } else { self.down.end(at) }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Fleets of model devices against two servers over one store, with faults of every kind: no
+//! spliced image, at most one whole image per token, and every honest device ends on the release
+//! that it should.
+//!
+//! Each seed is a world of its own. `SEED=17` replays one; `SEEDS=10000` tries more than the
+//! default.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::time::Duration;
+
+use otter_protocol::{ApiKey, Config, Mac, OwnerId};
+use otter_tests::device::arduino::{Arduino, Library};
+use otter_tests::device::fetch::Updater;
+use otter_tests::device::node::NodeJs;
+use otter_tests::device::rogue::{Mischief, Rogue};
+use otter_tests::device::script::{Dialect, Script};
+use otter_tests::device::{Haul, Identity};
+use otter_tests::image::version_of;
+use otter_tests::scene::{self, KEY, OWNER};
+use otter_tests::world::Deed;
+use otter_tests::{Draft, Faults, ModelStore, Random, World};
+
+const SEEDS_DEFAULT: u64 = 200;
+const SERVERS: usize = 2;
+const UNREST: Duration = Duration::from_secs(30 * 60);
+const CALM: Duration = Duration::from_secs(60 * 60);
+/// What the unrest began may last a little longer.
+const SETTLING: Duration = Duration::from_secs(5 * 60);
+const LAST_VERSION: &str = "9.0.0";
+
+/// Says which seed it was if the test fails.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with SEED={} cargo test -p otter-tests --test simulation", self.0);
+        }
+    }
+}
+
+fn seeds() -> impl Iterator<Item = u64> {
+    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS_DEFAULT),
+    }
+}
+
+/// A world with a fleet, and a plan of what befalls it.
+fn world(seed: u64) -> World {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let mut store = ModelStore::new(random.draw());
+    let (owner, key) = (scene::owner(OWNER), scene::key(KEY));
+    store.add_key(owner, key);
+    let mut world = World::new(random.draw(), store, Config::default(), SERVERS);
+    people(&mut world, &mut random, owner, key);
+    plan(&mut world, &mut random, owner);
+    world
+}
+
+fn people(world: &mut World, random: &mut Random, owner: OwnerId, key: ApiKey) {
+    let mut count = 0;
+    let mut identity = || {
+        count += 1;
+        let mac = Mac::parse(&format!("5CCF7F0000{count:02X}")).expect("a MAC");
+        Identity { owner, key, mac }
+    };
+    for library in [Library::V2_3, Library::V3_0, Library::V2_9, Library::V2_9] {
+        let on_at = Duration::from_millis(random.below(120_000));
+        let updater = match library {
+            Library::V2_3 | Library::V3_0 => Updater::Esp8266,
+            Library::V2_9 => *random.pick(&[
+                Updater::Esp8266,
+                Updater::IdfWhole,
+                Updater::IdfParts { part_bytes: 4096 },
+                Updater::IdfParts { part_bytes: 16_384 },
+            ]),
+        };
+        world.join(Arduino::new(library, updater, identity(), on_at, random.fork()));
+    }
+    for dialect in [Dialect::Lua, Dialect::MicroPython] {
+        let on_at = Duration::from_millis(random.below(120_000));
+        world.join(Script::new(dialect, identity(), on_at, random.fork()));
+    }
+    world.join(NodeJs::new(identity(), Duration::from_secs(5), random.fork()));
+    for _ in 0..random.between(1, 3) {
+        let mischief = *random.pick(&Mischief::ALL);
+        world.join(Rogue::new(mischief, identity(), UNREST, random.fork()));
+    }
+}
+
+/// Half an hour of unrest, then peace and one last release.
+fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
+    let sometime = |random: &mut Random| Duration::from_secs(random.below(UNREST.as_secs()));
+    for minute in [1, 4, 10, 20] {
+        world.plan(Duration::from_secs(60 * minute), Deed::AllowUpdates);
+    }
+    for minor in 1..=random.between(1, 4) {
+        let size = random.between(1000, 20_000) as usize;
+        let at = UNREST * u32::try_from(minor).expect("few") / 6;
+        publish(world, at, owner, &format!("1.{minor}.0"), size);
+    }
+    if random.chance(30) {
+        let at = sometime(random);
+        world.plan(at, Deed::Withdraw);
+    }
+    for _ in 0..random.below(4) {
+        let server = random.below(SERVERS as u64) as usize;
+        let at = sometime(random);
+        let down = if random.chance(50) { Deed::Crash(server) } else { Deed::Drain(server) };
+        world.plan(at, down);
+        world.plan(at + Duration::from_secs(random.between(1, 120)), Deed::Restart(server));
+    }
+    world.plan(Duration::ZERO, Deed::BreakLinks(random.pick(&[0, 5, 30]).to_owned()));
+    let faults = Faults {
+        delay_ms_max: *random.pick(&[0, 5, 500]),
+        refused_percent: *random.pick(&[0, 0, 5, 20]),
+        unacknowledged_percent: *random.pick(&[0, 0, 5, 20]),
+        stalled_percent: *random.pick(&[0, 0, 2, 10]),
+    };
+    world.plan(Duration::ZERO, Deed::StoreFaults(faults));
+    world.plan(UNREST, Deed::StoreFaults(Faults { delay_ms_max: 5, ..Faults::default() }));
+    world.plan(UNREST, Deed::BreakLinks(0));
+    for server in 0..SERVERS {
+        world.plan(UNREST + Duration::from_secs(130), Deed::Restart(server));
+    }
+    for minute in [3, 10] {
+        world.plan(UNREST + Duration::from_secs(60 * minute), Deed::AllowUpdates);
+    }
+    let size = random.between(1000, 20_000) as usize;
+    publish(world, UNREST + Duration::from_secs(150), owner, LAST_VERSION, size);
+}
+
+/// A version for each platform, each a little longer than the one before.
+fn publish(world: &mut World, at: Duration, owner: OwnerId, version: &str, size: usize) {
+    for (longer, platform) in ["nodemcu", "micropython", "arduino"].iter().enumerate() {
+        let platform = (*platform).to_owned();
+        let draft = Draft { platform, ..Draft::binary(version, size + longer) };
+        world.plan(at, Deed::Publish(owner, Box::new(draft)));
+    }
+}
+
+/// What must hold at any time: whole images that were published, one per token.
+fn check_hauls(world: &World) {
+    let mut by_token = BTreeMap::new();
+    let hauls: Vec<&Haul> = world.actors().iter().flat_map(|actor| actor.hauls()).collect();
+    for haul in hauls {
+        let published = world.desk.store.images().any(|image| *image == haul.image);
+        assert!(published, "an image that nobody published: {:?}", version_of(&haul.image));
+        if let Some(token) = &haul.token {
+            let before = by_token.insert(token, haul);
+            assert_eq!(before, None, "two whole images for one token");
+        }
+    }
+}
+
+fn check_end(world: &World) {
+    for actor in world.actors() {
+        if let Some(flash) = actor.flash() {
+            assert_eq!(flash.version(), LAST_VERSION, "left behind: {actor:#?}");
+            assert!(actor.udid().is_some(), "never registered: {actor:#?}");
+        }
+    }
+}
+
+/// Check-ins that ended in nothing, over all devices.
+fn lost(world: &World) -> u32 {
+    world.actors().iter().map(|actor| actor.lost()).sum()
+}
+
+#[test]
+fn fleets_survive_faults() {
+    for seed in seeds() {
+        let named = Seed(seed);
+        let mut world = world(seed);
+        world.run(UNREST);
+        check_hauls(&world);
+        world.run(UNREST + SETTLING);
+        let lost = lost(&world);
+        world.run(UNREST + CALM);
+        check_hauls(&world);
+        check_end(&world);
+        assert_eq!(self::lost(&world), lost, "check-ins are lost although nothing is wrong");
+        drop(named);
+    }
+}
+
+/// Law 10 for a whole world.
+#[test]
+fn a_seed_is_a_history() {
+    let trace = |seed| {
+        let mut world = world(seed);
+        world.run(UNREST);
+        (world.trace(), world.steps(), world.links_made())
+    };
+    for seed in 0..5 {
+        let _named = Seed(seed);
+        assert_eq!(trace(seed), trace(seed));
+    }
+    assert_ne!(trace(0), trace(1));
+}
+
+/// The fleets meet what they are meant to meet.
+#[test]
+fn the_worlds_are_eventful() {
+    let mut world = world(3);
+    world.run(UNREST + CALM);
+    let hauls: usize = world.actors().iter().map(|actor| actor.hauls().len()).sum();
+    assert!(world.links_made() > 100, "{} connections", world.links_made());
+    assert!(world.tails() > 3, "{} tails", world.tails());
+    assert!(hauls >= 6, "{hauls} images");
+}
