@@ -156,3 +156,32 @@ const SETTINGS: &str = "
     PRAGMA temp_store = MEMORY;
     PRAGMA busy_timeout = 5000;
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_commit_is_synced_before_it_returns() {
+        // What a process that is killed leaves behind does not tell, because the system keeps what
+        // was written; only a loss of power would.
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory.path().join("otter.db")).expect("a database");
+        let setting = |pragma| -> rusqlite::types::Value {
+            database.query_row(pragma, [], |row| row.get(0)).expect("a setting")
+        };
+        assert_eq!(setting("PRAGMA synchronous"), 2.into(), "FULL");
+        assert_eq!(setting("PRAGMA journal_mode"), "wal".to_owned().into());
+    }
+
+    #[test]
+    fn a_database_is_brought_to_our_version_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("otter.db");
+        for _ in 0..2 {
+            let database = open(&path).expect("a database");
+            let stamp = stamp_of(&database).expect("readable");
+            assert_eq!((stamp.application_id, stamp.version), (APPLICATION_ID, VERSION));
+        }
+    }
+}
