@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result, TransactionBehavior};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result, TransactionBehavior, ffi};
 
 use crate::error::OpenError;
 use crate::images::at;
@@ -70,11 +70,22 @@ struct Stamp {
 fn create_private(path: &Path) -> std::result::Result<(), OpenError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let synced = match created {
-        Ok(_) => path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all()),
+        Ok(_) => sync_above(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     };
     synced.map_err(at(path))
+}
+
+/// Makes a new file's name durable, and as far as possible that of its directory, which may be as
+/// new.
+fn sync_above(path: &Path) -> io::Result<()> {
+    let directory = path.canonicalize()?;
+    let mut above = directory.ancestors().skip(1);
+    above.next().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
+    // A directory that we may not read is not ours to make durable.
+    let _ = above.next().map(|parent| File::open(parent)?.sync_all());
+    Ok(())
 }
 
 fn stamp_of(database: &Connection) -> Result<Stamp> {
@@ -104,8 +115,9 @@ fn configure(database: &Connection) -> Result<()> {
     database.set_prepared_statement_cache_capacity(STATEMENTS);
     let mode: String = database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        let reason = "the file system does not support its journal; use a local disk";
-        return Err(Error::ToSqlConversionFailure(reason.into()));
+        let reason = "the file system cannot share memory between processes; use a local disk";
+        let refused = ffi::Error::new(ffi::SQLITE_CANTOPEN);
+        return Err(Error::SqliteFailure(refused, Some(reason.to_owned())));
     }
     database.execute_batch(SETTINGS)
 }

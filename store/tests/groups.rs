@@ -5,7 +5,7 @@ mod common;
 use std::sync::Barrier;
 use std::thread;
 
-use common::{Bench, Desk, Which, check_in, grant, on_both, recording};
+use common::{Bench, Desk, Redeemed, Which, check_in, grant, on_both, recording};
 use otter_protocol::{
     Answer, CheckIn, DeviceId, DeviceStanding, Identify, Mac, Query, Record, Recorded,
 };
@@ -17,10 +17,8 @@ fn registration(owner: otter_protocol::OwnerId, bits: u64) -> Query {
 }
 
 fn recorded(answer: &Answer<Image>) -> Recorded {
-    match answer {
-        Answer::Recorded(Some(recorded)) => recorded.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Answer::Recorded(Some(recorded)) = answer else { panic!("{answer:?}") };
+    recorded.clone()
 }
 
 #[test]
@@ -130,6 +128,41 @@ fn a_turn_that_starts_replaces_and_claims_one_token_does_so_in_order() {
         if bench.embedded.is_some() {
             assert!(bench.operator.stats().writes_deferred_total > 0);
         }
+    });
+}
+
+#[test]
+fn a_token_that_binds_in_a_turn_is_replaced_by_the_next_one() {
+    on_both(|bench| {
+        let (owner, _) = bench.owner('a');
+        let device = bench.register(owner, "5CCF7F000001");
+        let token = bench.grant(owner, device, grant(None));
+        let release = bench.publish(owner, Target::All, b"firmware").offer.release;
+        let newer =
+            Record { grant: Some(grant(Some(release))), ..recording(owner, Some(device), None) };
+        bench.desk.ask_all(vec![Query::Start { token }, Query::Record(Box::new(newer))]);
+        assert_eq!(bench.redeem(token), Redeemed::Unknown, "only its transfer may finish");
+        assert!(bench.claim(token));
+    });
+}
+
+#[test]
+fn tokens_that_are_issued_at_once_replace_each_other() {
+    on_both(|bench| {
+        let (owner, _) = bench.owner('a');
+        let device = bench.register(owner, "5CCF7F000001");
+        let operators: Vec<_> = (0..8).map(|_| bench.operator.clone()).collect();
+        let together = Barrier::new(operators.len());
+        thread::scope(|scope| {
+            for operator in &operators {
+                scope.spawn(|| {
+                    together.wait();
+                    operator.issue_token(device, &grant(None)).expect("issued");
+                });
+            }
+        });
+        let stats = bench.operator.stats();
+        assert_eq!((stats.tokens_open, stats.tokens_replaced_total), (1, 7));
     });
 }
 

@@ -30,6 +30,13 @@ pub(crate) enum Change {
     ReleaseWithdrawn { release: ReleaseId, unix_s: u64 },
 }
 
+impl Change {
+    /// A token cannot even be claimed any more.
+    pub(crate) fn expired(hash: TokenHash) -> Self {
+        Self::TokenRemoved { hash, removal: Removal::Expired }
+    }
+}
+
 /// What is known of a device after a write.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptDevice {

@@ -23,8 +23,6 @@ pub(crate) struct Owners {
 #[derive(Debug)]
 pub(crate) struct Owner {
     pub(crate) id: OwnerId,
-    /// The text of `id`, which is only looked at once per question so.
-    text: Box<str>,
     pub(crate) created: u64,
     pub(crate) keys: Vec<Key>,
     pub(crate) devices: u64,
@@ -48,9 +46,8 @@ pub(crate) struct Key {
 impl Owners {
     /// The row of an owner.
     pub(crate) fn find(&self, id: &OwnerId) -> Option<u32> {
-        let text = id.as_str();
-        let hash = self.hasher.hash_one(text);
-        self.by_id.find(hash, |row| *self.row(*row).text == *text).copied()
+        let hash = self.hasher.hash_one(id);
+        self.by_id.find(hash, |row| self.row(*row).id == *id).copied()
     }
 
     /// The owner in a row.
@@ -95,12 +92,10 @@ impl Owners {
 
     pub(crate) fn add(&mut self, id: OwnerId, created: u64) {
         let row = self.rows.len() as u32;
-        let text = id.as_str();
-        let (keys, devices, releases) = (Vec::new(), 0, 0);
-        self.rows.push(Owner { id, text: text.into(), created, keys, devices, releases });
+        self.rows.push(Owner { id, created, keys: Vec::new(), devices: 0, releases: 0 });
         let (rows, hasher) = (&self.rows, &self.hasher);
-        let hash = hasher.hash_one(text);
-        self.by_id.insert_unique(hash, row, |row| hasher.hash_one(&*rows[*row as usize].text));
+        let hash = hasher.hash_one(id);
+        self.by_id.insert_unique(hash, row, |row| hasher.hash_one(rows[*row as usize].id));
     }
 
     pub(crate) fn add_key(&mut self, owner: u32, hash: [u8; 32], alias: &str, created: u64) {
