@@ -208,6 +208,33 @@ fn a_closed_store_answers_everything_as_unavailable() {
 }
 
 #[test]
+fn writes_are_carried_out_even_if_nobody_waits_for_the_answer() {
+    on_both(|bench| {
+        let (owner, key) = bench.owner('a');
+        let mut desk = bench.another_desk();
+        desk.submit(vec![registration(owner, 7)]);
+        drop(desk);
+        // A write about the same thing comes after it.
+        let device = recorded(&bench.ask(registration(owner, 7))).device;
+        assert_eq!(bench.operator.stats().devices, 1);
+        assert_eq!(bench.known(owner, key, device).id, device);
+    });
+}
+
+#[test]
+fn handles_go_to_any_thread() {
+    fn send<T: Send>() {}
+    fn shared<T: Send + Sync + Clone>() {}
+    send::<otter_store::Embedded>();
+    send::<otter_store::EmbeddedStore>();
+    send::<otter_store::MemoryStore>();
+    send::<otter_store::Staged>();
+    shared::<otter_store::Memory>();
+    shared::<otter_store::Operator>();
+    shared::<Image>();
+}
+
+#[test]
 fn what_was_submitted_before_the_close_is_kept_and_answered() {
     let mut bench = Bench::new(Which::Embedded);
     let (owner, key) = bench.owner('a');
