@@ -237,10 +237,11 @@ impl Pair {
             *self.random.pick(keys)
         };
         let slot = self.random.below(SLOTS);
-        let device = self.random.chance(70).then(|| {
-            Self::pick(&mut self.random, &self.devices)
-                .unwrap_or((slot_id(index as u64, slot), slot_id(index as u64, slot)))
-        });
+        let stranger = slot_id(index as u64, slot);
+        let device = self
+            .random
+            .chance(70)
+            .then(|| Self::pick(&mut self.random, &self.devices).unwrap_or((stranger, stranger)));
         // Without an owner only a device that is known says whose key to look at.
         let is_known = device.is_some_and(|device| self.devices.contains(&device));
         let owner = (!is_known || self.random.chance(85)).then_some(self.owners[index].0);

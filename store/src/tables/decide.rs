@@ -182,7 +182,6 @@ impl Tables {
             Some(row) => self.devices.facts(row),
             None => new_device(owner, udid, check_in, unix_s),
         };
-        let known_digest = row.map(|_| facts.digest);
         if let Some(check_in) = check_in {
             facts.mac = check_in.mac;
             facts.version = check_in.version.as_deref().or(facts.version);
@@ -193,9 +192,8 @@ impl Tables {
             facts.seen = unix_s;
         }
         facts.offered = record.offered.or(facts.offered);
-        // An equal digest says that the stored object is equal too, and need not be written again.
         let details = match check_in {
-            Some(check_in) if known_digest == Some(check_in.digest) => None,
+            // Also for an equal digest: it says nothing of what changes all the time.
             Some(check_in) => Some(check_in.facts.clone()),
             None => row.is_none().then(|| "{}".into()),
         };
