@@ -45,7 +45,7 @@ pub(crate) struct KeptDevice {
     pub(crate) owner: OwnerId,
     /// Unix seconds, if it was not known before.
     pub(crate) registered: Option<u64>,
-    /// The JSON object for operators, if it is another than before.
+    /// The JSON object for operators; `None` keeps what is stored.
     pub(crate) details: Option<Box<str>>,
 }
 
