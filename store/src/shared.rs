@@ -46,6 +46,25 @@ impl Shared {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at all rows of a table that only grows, a few thousand under one lock, so that
+    /// devices are answered in between.
+    pub(crate) fn each_row(
+        &self,
+        len: impl Fn(&Tables) -> usize,
+        mut each: impl FnMut(&Tables, usize),
+    ) {
+        let mut next = 0;
+        loop {
+            let tables = self.tables();
+            let end = len(&tables).min(next + ROWS_PER_LOOK);
+            (next..end).for_each(|row| each(&tables, row));
+            if end == len(&tables) {
+                return;
+            }
+            next = end;
+        }
+    }
+
     /// From now on every query is answered as unavailable.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -192,3 +211,6 @@ impl Inbox {
         }
     }
 }
+
+/// A fraction of a millisecond.
+const ROWS_PER_LOOK: usize = 4096;
