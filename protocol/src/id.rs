@@ -339,6 +339,8 @@ impl Alias {
             alias.length += c.len_utf8() as u8;
         }
         alias.length = alias.as_str().trim_end().len() as u8;
+        // Aliases are compared whole.
+        alias.text[usize::from(alias.length)..].fill(0);
         let kept = alias.as_str();
         let fine = !kept.is_empty() && kept != Self::UNNAMED && !misleads(kept);
         fine.then_some(alias)
@@ -524,6 +526,7 @@ mod tests {
         ] {
             assert_eq!(Alias::clean(text).as_ref().map(Alias::as_str), kept);
         }
+        assert_eq!(Alias::clean("a b  "), Alias::clean("a b"));
         assert_eq!(Alias::clean(&"x".repeat(200)).expect("text").as_str().len(), 64);
         assert_eq!(Alias::clean(&"\u{e9}".repeat(200)).expect("text").as_str().chars().count(), 32);
     }
