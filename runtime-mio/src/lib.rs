@@ -41,7 +41,6 @@
 //! Linux only. `SIGPIPE` never comes: everything is sent with `MSG_NOSIGNAL`.
 #![forbid(unsafe_code)]
 
-mod counters;
 mod deadlines;
 mod listen;
 mod peer;
@@ -56,11 +55,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use otter_protocol::{Config, Report};
+use otter_protocol::{Config, Counters, Report, Tally};
 use otter_store::{Store, Wake};
 
-use crate::counters::Tally;
-pub use crate::counters::{Counters, Requests};
 use crate::worker::{Bell, Seat, Worker};
 
 /// Called with the report of every request, on the worker's thread, and where the peer is, if it

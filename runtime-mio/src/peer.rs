@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use otter_protocol::{Connection, Now, QueryId, Transmit};
+use otter_protocol::{Connection, Now, QueryId, Tally, Transmit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 
 use crate::OnReport;
-use crate::counters::Tally;
 
 /// One peer. A server has as many of them as it has connections, most of them idle, so each byte
 /// here counts a hundred thousand times: 16 bytes beside the core's connection.

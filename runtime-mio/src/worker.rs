@@ -14,13 +14,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Config, Now, Query};
+use otter_protocol::{Answer, CloseReason, Config, Now, Query, Tally};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
 use slab::Slab;
 
 use self::door::Door;
-use crate::counters::Tally;
 use crate::deadlines::Deadlines;
 use crate::peer::{ENDED, FAILED, Peer, QUEUED, READABLE, REGISTERED, Scope, WRITABLE};
 use crate::{Options, Shared};
@@ -296,7 +295,8 @@ impl<S: Store> Worker<S> {
                 let (slot, serial) = (ticket_slot(ticket), ticket.0 as u32);
                 let asked = self.peers.get_mut(slot as usize).and_then(|p| p.answered(serial));
                 let Some((id, at)) = asked else { continue };
-                self.tally().answer(self.quarter_ms.wrapping_sub(at));
+                let took = Duration::from_micros(250) * self.quarter_ms.wrapping_sub(at).into();
+                self.tally().answered(took);
                 self.drive(slot, now, |peer| peer.connection.handle_answer(now, id, answer));
             }
         }
