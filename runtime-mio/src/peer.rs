@@ -1,12 +1,12 @@
 //! One peer: a socket and the connection of the core behind it.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use mio::event::Event;
 use otter_protocol::{Connection, Now, QueryId, Tally, Transmit};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use crate::OnReport;
 
@@ -14,7 +14,7 @@ use crate::OnReport;
 /// here counts a hundred thousand times: 16 bytes beside the core's connection.
 pub(crate) struct Peer<I> {
     pub(crate) connection: Connection<I>,
-    socket: OwnedFd,
+    pub(crate) socket: TcpStream,
     /// Of the query that was asked last; every query of a worker has another one.
     serial: u32,
     query: QueryId,
@@ -35,17 +35,17 @@ pub(crate) struct Scope<'a> {
 }
 
 /// The socket may have something to read.
-pub(crate) const READABLE: u16 = 1;
+const READABLE: u16 = 1;
 /// The socket may take something.
-pub(crate) const WRITABLE: u16 = 2;
+const WRITABLE: u16 = 2;
 /// The peer has closed its side: read until the end, no further edge will come.
-pub(crate) const ENDED: u16 = 4;
+const ENDED: u16 = 4;
 /// The poll knows the socket.
 pub(crate) const REGISTERED: u16 = 8;
 /// In the queue of peers that have more to do.
 pub(crate) const QUEUED: u16 = 16;
 /// The socket is broken.
-pub(crate) const FAILED: u16 = 32;
+const FAILED: u16 = 32;
 /// Told to close after the request that is under way.
 const LAST: u16 = 64;
 /// A query is open.
@@ -55,9 +55,24 @@ const SHUT: u16 = 256;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
-    pub(crate) fn new(connection: Connection<I>, socket: OwnedFd) -> Self {
+    pub(crate) fn new(connection: Connection<I>, socket: TcpStream) -> Self {
         let flags = READABLE | WRITABLE;
         Self { connection, socket, serial: 0, query: QueryId(0), asked_at: 0, flags }
+    }
+
+    /// The poll has seen something.
+    pub(crate) fn note(&mut self, event: &Event) {
+        for (is_so, flags) in [
+            (event.is_readable(), READABLE),
+            (event.is_writable(), WRITABLE),
+            (event.is_read_closed(), READABLE | ENDED),
+            (event.is_error(), FAILED),
+        ] {
+            // Else it is meant for the peer that had this slot before, earlier in this turn.
+            if is_so && self.has(REGISTERED) {
+                self.set(flags);
+            }
+        }
     }
 
     /// Moves bytes until nothing moves any more. True: only the budget is used up.
@@ -69,7 +84,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
             return Err(Errno::CONNRESET);
         }
         loop {
-            self.write_all(scope)?;
+            self.write(scope)?;
             if scope.budget == 0 {
                 return Ok(true);
             }
@@ -81,7 +96,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         if !self.has(SHUT) && self.connection.wants_shutdown() {
             self.set(SHUT);
             // Of a peer that is gone already, the next read tells.
-            let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+            let _ = self.socket.shutdown(Shutdown::Write);
         }
         Ok(false)
     }
@@ -135,7 +150,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         while let Some(report) = self.connection.poll_report() {
             tally.request(&report);
             if let Some(on_report) = on_report {
-                on_report(&report, self.address());
+                on_report(&report, self.socket.peer_addr().ok());
             }
         }
     }
@@ -152,19 +167,43 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         self.flags &= !flags;
     }
 
-    /// Where the peer is, as long as it is there.
-    fn address(&self) -> Option<SocketAddr> {
-        SocketAddr::try_from(rustix::net::getpeername(&self.socket).ok()??).ok()
-    }
-
-    fn write_all(&mut self, scope: &mut Scope<'_>) -> Result<(), Errno> {
+    /// Writes until the socket is full, or nothing is left.
+    ///
+    /// An image leaves straight from its mapping, by `send`, not by `sendfile`: one way for every
+    /// kind of image, and no slower. CPU of the server's thread per GiB, 8 loopback connections,
+    /// `SO_SNDBUF` 64 KiB, medians over 15 rounds of `examples/image_write.rs` (quartiles in
+    /// brackets):
+    ///
+    /// | image | `sendfile` | `send` | ratio in the same round |
+    /// |---|---|---|---|
+    /// | 1 MiB | 0.198 s (0.195..0.201) | 0.171 s (0.162..0.180) | 0.89 (0.79..0.94) |
+    /// | 64 KiB | 0.229 s (0.223..0.233) | 0.236 s (0.229..0.242) | 1.04 (0.99..1.06) |
+    ///
+    /// With 128 or 256 KiB the ratios are 1.00 and 0.80 (1 MiB). Asking once more after a short
+    /// count, as here, costs 4 % of it for large images. What `sendfile` would save is memory: a
+    /// peer that does not read pins 110 to 120 KiB of copies, against 45 to 90 KiB of references to
+    /// pages.
+    ///
+    /// If the file is cut short under its mapping, `send` stops where it ends and says `EFAULT`
+    /// next: nothing faults in user space, which never touches the bytes. A mapping reads as zeros
+    /// from its file's new end to the end of the page; the store's look at the file before a claim
+    /// finds that.
+    fn write(&mut self, scope: &mut Scope<'_>) -> Result<(), Errno> {
         while self.has(WRITABLE) && scope.budget > 0 {
             let Some(transmit) = self.connection.transmit() else { break };
-            match write(&self.socket, &transmit, scope.budget) {
+            let bytes = transmit.as_slice();
+            let bytes = &bytes[..bytes.len().min(scope.budget)];
+            if bytes.is_empty() {
+                // The image shrank: the same as if it were a mapping of a truncated file.
+                return Err(Errno::FAULT);
+            }
+            let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            flags.set(SendFlags::MORE, matches!(transmit, Transmit::Bytes { more: true, .. }));
+            match rustix::net::send(&self.socket, bytes, flags) {
                 Ok(n) => {
                     // What is left of memory waits for room. Of an image it may also be that the
                     // rest is gone, of which no edge will tell: only another try does.
-                    if matches!(transmit, Transmit::Bytes { bytes, .. } if n < bytes.len()) {
+                    if n < bytes.len() && matches!(transmit, Transmit::Bytes { .. }) {
                         self.clear(WRITABLE);
                     }
                     self.connection.handle_sent(scope.now, n);
@@ -203,48 +242,6 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         }
         Ok(())
     }
-}
-
-impl<I> AsFd for Peer<I> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// Writes the next bytes, at most `budget` of them.
-///
-/// An image leaves straight from its mapping, by `send`, not by `sendfile`: one way for every kind
-/// of image, and no slower. CPU of the server's thread per GiB, 8 loopback connections, `SO_SNDBUF`
-/// 64 KiB, medians over 15 rounds of `examples/image_write.rs` (quartiles in brackets):
-///
-/// | image | `sendfile` | `send` | ratio in the same round |
-/// |---|---|---|---|
-/// | 1 MiB | 0.198 s (0.195..0.201) | 0.171 s (0.162..0.180) | 0.89 (0.79..0.94) |
-/// | 64 KiB | 0.229 s (0.223..0.233) | 0.236 s (0.229..0.242) | 1.04 (0.99..1.06) |
-///
-/// With 128 or 256 KiB the ratios are 1.00 and 0.80 (1 MiB). Asking once more after a short count,
-/// as here, costs 4 % of it for large images. What `sendfile` would save is memory: a peer that
-/// does not read pins 110 to 120 KiB of copies, against 45 to 90 KiB of references to pages.
-///
-/// If the file is cut short under its mapping, `send` stops where it ends and says `EFAULT` next:
-/// nothing faults in user space, which never touches the bytes. A mapping reads as zeros from its
-/// file's new end to the end of the page; the store's look at the file before a claim finds that.
-fn write<I: AsRef<[u8]>>(
-    socket: &OwnedFd,
-    transmit: &Transmit<'_, I>,
-    budget: usize,
-) -> Result<usize, Errno> {
-    let bytes = transmit.as_slice();
-    let bytes = &bytes[..bytes.len().min(budget)];
-    if bytes.is_empty() {
-        // The image shrank: the same as if it were a mapping of a truncated file.
-        return Err(Errno::FAULT);
-    }
-    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    if matches!(transmit, Transmit::Bytes { more: true, .. }) {
-        flags |= SendFlags::MORE;
-    }
-    rustix::net::send(socket, bytes, flags)
 }
 
 #[cfg(test)]

@@ -5,94 +5,82 @@ mod door;
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Config, Now, Query, Tally};
+use otter_protocol::{Answer, CloseReason, Now, Query, Tally};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
 use slab::Slab;
 
-use self::door::Door;
+use crate::Options;
 use crate::deadlines::Deadlines;
-use crate::peer::{ENDED, FAILED, Peer, QUEUED, READABLE, REGISTERED, Scope, WRITABLE};
-use crate::{Options, Shared};
+use crate::listen::listen;
+use crate::peer::{Peer, QUEUED, REGISTERED, Scope};
 
 /// What a worker is made of before it has a store: made early, so that binding reports every error.
 #[derive(Debug)]
 pub(crate) struct Seat {
     poll: Poll,
-    listener: TcpListener,
-    bell: Arc<Bell>,
+    /// `None` from the order to stop on.
+    listener: Option<TcpListener>,
+    pub(crate) desk: Arc<Desk>,
 }
 
-/// Rings a worker out of its poll. A burst of rings costs one system call.
+/// What other threads see of a worker: they ring, tell it to stop, and read what it counted.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub(crate) struct Desk {
+    pub(crate) tally: Tally,
+    stopping: AtomicBool,
     rung: AtomicBool,
     waker: Waker,
 }
 
 /// See the module.
 pub(crate) struct Worker<S: Store> {
-    index: usize,
-    options: Arc<Options>,
-    /// The worker's own: the core keeps spare buffers there.
-    config: Arc<Config>,
-    shared: Arc<Shared>,
-    poll: Poll,
-    bell: Arc<Bell>,
-    door: Door,
+    seat: Seat,
     store: S,
+    options: Options,
     peers: Slab<Peer<S::Image>>,
     deadlines: Deadlines,
     start: Instant,
-    /// Quarters of a millisecond from `start` to this turn; starts over every 16 s.
-    quarter_ms: u16,
     /// Serial number of the last query.
     serial: u32,
     /// Where the search for a connection to close went last.
     hand: usize,
+    /// From when on to look for new connections; `None`: when the poll tells of one.
+    accept_at: Option<Instant>,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
     /// Peers with more to do than one turn allows.
     queue: VecDeque<u32>,
     /// Peers that were accepted in this turn and are not registered yet.
     fresh: Vec<u32>,
-    due: Vec<u32>,
     queries: Vec<(Ticket, Query)>,
     answers: Vec<(Ticket, Answer<S::Image>)>,
-    /// The store may have more to say at once.
-    unfinished: bool,
     buffer: Box<[u8]>,
-    log: Throttle,
 }
-
-/// Lets one message per second through.
-#[derive(Default)]
-struct Throttle(Option<Instant>);
 
 impl Seat {
-    pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
+    pub(crate) fn new(listener: TcpListener, options: &Options) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let fd = listener.as_raw_fd();
-        poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+        listen(&listener, options)?;
+        let mut source = SourceFd(&listener.as_raw_fd());
+        poll.registry().register(&mut source, LISTENER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        Ok(Self { poll, listener, bell: Arc::new(Bell { rung: AtomicBool::new(false), waker }) })
-    }
-
-    pub(crate) fn bell(&self) -> Arc<Bell> {
-        Arc::clone(&self.bell)
+        let (stopping, rung) = (AtomicBool::new(false), AtomicBool::new(false));
+        let desk = Arc::new(Desk { tally: Tally::new(), stopping, rung, waker });
+        Ok(Self { poll, listener: Some(listener), desk })
     }
 }
 
-impl Bell {
+impl Desk {
+    /// Rings the worker out of its poll. A burst of rings costs one system call.
     pub(crate) fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel)
             && let Err(error) = self.waker.wake()
@@ -101,88 +89,58 @@ impl Bell {
         }
     }
 
-    /// To be called before looking at what the ringing was for.
-    fn hush(&self) {
-        self.rung.swap(false, Ordering::AcqRel);
-    }
-}
-
-impl Throttle {
-    fn allows(&mut self, now: Instant) -> bool {
-        let allowed = self.0.is_none_or(|last| now.saturating_duration_since(last) >= LOG_INTERVAL);
-        if allowed {
-            self.0 = Some(now);
-        }
-        allowed
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.ring();
     }
 }
 
 impl<S: Store> Worker<S> {
-    pub(crate) fn new(
-        index: usize,
-        seat: Seat,
-        store: S,
-        options: Arc<Options>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    /// The options are the worker's own: its share of the connections, and a copy of the core's
+    /// settings, where the core keeps spare buffers.
+    pub(crate) fn new(seat: Seat, store: S, options: Options) -> Self {
         let start = Instant::now();
-        let Seat { poll, listener, bell } = seat;
         Self {
-            index,
-            config: Arc::new(Config::clone(&options.config)),
-            options,
-            shared,
-            poll,
-            bell,
-            door: Door::new(listener),
+            seat,
             store,
+            options,
             peers: Slab::new(),
             deadlines: Deadlines::new(start),
             start,
-            quarter_ms: 0,
             serial: 0,
             hand: 0,
+            accept_at: Some(start),
             drain_until: None,
             queue: VecDeque::new(),
             fresh: Vec::new(),
-            due: Vec::new(),
             queries: Vec::new(),
             answers: Vec::new(),
-            unfinished: false,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
-            log: Throttle::default(),
         }
     }
 
     /// Serves until the order to stop and the end of the drain.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut timeout = Some(Duration::ZERO);
-        loop {
-            match self.poll.poll(&mut events, timeout) {
+        let mut now = clock();
+        while self.drain_until.is_none_or(|end| now.instant < end && !self.peers.is_empty()) {
+            match self.seat.poll.poll(&mut events, self.timeout(now.instant)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            let now = clock();
+            now = clock();
             self.turn(&events, now);
-            if let Some(until) = self.drain_until
-                && (self.peers.is_empty() || now.instant >= until)
-            {
-                self.cut_off(now);
-                return Ok(());
-            }
-            timeout = self.timeout(now.instant);
         }
+        self.cut_off(now);
+        Ok(())
     }
 
     fn turn(&mut self, events: &Events, now: Now) {
-        let since_start = now.instant.saturating_duration_since(self.start);
-        self.quarter_ms = (since_start.as_micros() / 250) as u16;
         for event in events {
             match event.token() {
                 WAKE => {}
-                LISTENER => self.door.knock(),
-                Token(slot) => self.drive(slot as u32, now, |peer| note(peer, event)),
+                LISTENER => _ = self.accept_at.get_or_insert(now.instant),
+                Token(slot) => self.drive(slot as u32, now, |peer| peer.note(event)),
             }
         }
         self.accept(now, ACCEPTS_PER_TURN);
@@ -191,8 +149,9 @@ impl<S: Store> Worker<S> {
             self.drive(slot, now, |peer| peer.clear(QUEUED));
         }
         self.expire(now);
-        self.bell.hush();
-        if self.drain_until.is_none() && self.shared.is_stopping() {
+        // Before looking at what the ringing was for.
+        self.seat.desk.rung.swap(false, Ordering::AcqRel);
+        if self.drain_until.is_none() && self.seat.desk.stopping.load(Ordering::Acquire) {
             self.drain(now);
         }
         self.exchange(now);
@@ -201,8 +160,9 @@ impl<S: Store> Worker<S> {
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
     fn drive(&mut self, slot: u32, now: Now, happened: impl FnOnce(&mut Peer<S::Image>)) {
+        let asked_at = self.quarter_ms(now);
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
-        let tally = &self.shared.tallies[self.index];
+        let tally = &self.seat.desk.tally;
         let on_report = self.options.on_report.as_ref();
         let budget = self.options.turn_bytes_max.max(READ_BYTES);
         let mut scope = Scope { now, buffer: &mut self.buffer, budget, tally, on_report };
@@ -216,16 +176,12 @@ impl<S: Store> Worker<S> {
             peer.report(tally, on_report);
             if let Some((id, query)) = peer.connection.poll_query() {
                 self.serial = self.serial.wrapping_add(1);
-                peer.ask(self.serial, id, self.quarter_ms);
+                peer.ask(self.serial, id, asked_at);
                 self.queries.push((ticket(slot, self.serial), query));
             }
             turn
         }));
         match (driven, peer.connection.closed()) {
-            (Ok(Ok(_)), Some(reason)) => {
-                tally.closed(reason);
-                self.remove(slot);
-            }
             (Ok(Ok(again)), None) => {
                 if again && !peer.has(QUEUED) {
                     peer.set(QUEUED);
@@ -234,48 +190,47 @@ impl<S: Store> Worker<S> {
                 if let Some(at) = peer.connection.poll_timeout() {
                     self.deadlines.arm(slot, at);
                 }
+                return;
             }
+            (Ok(Ok(_)), Some(reason)) => tally.closed(reason),
             (Ok(Err(error)), _) => {
                 if error == Errno::FAULT {
                     peer.abort();
-                    if self.log.allows(now.instant) {
-                        tracing::error!("a file was cut short while its image was sent");
-                    }
+                    tracing::error!("a file was cut short while its image was sent");
                 }
                 tally.broken.add(1);
-                self.remove(slot);
             }
             (Err(_), _) => {
                 tracing::error!("a connection ended with a panic: please report this bug");
                 peer.abort();
                 tally.panicked.add(1);
-                self.remove(slot);
             }
         }
-    }
-
-    fn tally(&self) -> &Tally {
-        &self.shared.tallies[self.index]
-    }
-
-    fn remove(&mut self, slot: u32) {
-        self.deadlines.disarm(slot);
         // Closing the socket takes it out of the poll.
         self.peers.remove(slot as usize);
     }
 
+    fn tally(&self) -> &Tally {
+        &self.seat.desk.tally
+    }
+
+    /// Quarters of a millisecond since the start; starts over every 16 s.
+    fn quarter_ms(&self, now: Now) -> u16 {
+        (now.instant.saturating_duration_since(self.start).as_micros() as u64 / 250) as u16
+    }
+
     fn expire(&mut self, now: Now) {
-        let mut due = std::mem::take(&mut self.due);
-        self.deadlines.fire(now.instant, &mut due);
-        for slot in due.drain(..) {
-            let Some(peer) = self.peers.get(slot as usize) else { continue };
-            match peer.connection.poll_timeout() {
-                // It moved since, as almost all do.
-                Some(at) if at > now.instant => self.deadlines.arm(slot, at),
-                Some(_) | None => self.drive(slot, now, |peer| peer.expire(now)),
+        let mut from = 0;
+        while let Some(slots) = self.deadlines.due(now.instant, from) {
+            from = slots.end;
+            for slot in slots {
+                let Some(peer) = self.peers.get(slot as usize) else { continue };
+                match peer.connection.poll_timeout() {
+                    Some(at) if at > now.instant => self.deadlines.arm(slot, at),
+                    Some(_) | None => self.drive(slot, now, |peer| peer.expire(now)),
+                }
             }
         }
-        self.due = due;
     }
 
     /// One batch of queries per turn, and one more for what the answers led to, and so on until
@@ -287,16 +242,15 @@ impl<S: Store> Worker<S> {
                 self.store.submit(&mut self.queries);
             }
             self.store.collect(&mut answers);
-            self.unfinished = !answers.is_empty();
-            if !self.unfinished {
+            if answers.is_empty() {
                 break;
             }
             for (ticket, answer) in answers.drain(..) {
                 let (slot, serial) = (ticket_slot(ticket), ticket.0 as u32);
                 let asked = self.peers.get_mut(slot as usize).and_then(|p| p.answered(serial));
                 let Some((id, at)) = asked else { continue };
-                let took = Duration::from_micros(250) * self.quarter_ms.wrapping_sub(at).into();
-                self.tally().answered(took);
+                let quarters = self.quarter_ms(now).wrapping_sub(at);
+                self.tally().answered(Duration::from_micros(250 * u64::from(quarters)));
                 self.drive(slot, now, |peer| peer.connection.handle_answer(now, id, answer));
             }
         }
@@ -306,22 +260,19 @@ impl<S: Store> Worker<S> {
     /// Lets the poll know those of the new peers that are still there.
     fn register(&mut self, now: Now) {
         while let Some(slot) = self.fresh.pop() {
-            let Some(peer) = self.peers.get_mut(slot as usize) else { continue };
+            let token = Token(slot as usize);
+            let Some(peer) = self.peers.get_mut(token.0) else { continue };
             if peer.has(REGISTERED) {
                 continue;
             }
             peer.set(REGISTERED);
-            let fd = peer.as_fd().as_raw_fd();
             let interest = Interest::READABLE | Interest::WRITABLE;
-            let registry = self.poll.registry();
-            if let Err(error) =
-                registry.register(&mut SourceFd(&fd), Token(slot as usize), interest)
-            {
+            let mut source = SourceFd(&peer.socket.as_raw_fd());
+            if let Err(error) = self.seat.poll.registry().register(&mut source, token, interest) {
                 // The system is out of memory for it, so for the next one, too.
-                self.tally().accept_pauses.add(1);
                 self.tally().broken.add(1);
-                self.remove(slot);
-                self.door.pause(now.instant, &error);
+                self.peers.remove(token.0);
+                self.pause(now, &error);
             }
         }
     }
@@ -329,18 +280,17 @@ impl<S: Store> Worker<S> {
     /// Takes no more connections than wait already, and lets the open ones finish.
     fn drain(&mut self, now: Now) {
         self.drain_until = Some(now.instant + self.options.drain_timeout);
-        self.door.knock();
+        self.accept_at.get_or_insert(now.instant);
         self.accept(now, self.options.backlog.unsigned_abs() as usize);
-        self.door.close();
-        let slots = self.peers.iter().map(|(slot, _)| slot as u32).collect::<Vec<_>>();
-        for slot in slots {
+        (self.seat.listener, self.accept_at) = (None, None);
+        for slot in 0..self.peers.capacity() as u32 {
             self.drive(slot, now, |peer| peer.finish(now));
         }
     }
 
     /// The time to finish is over.
     fn cut_off(&mut self, now: Now) {
-        let tally = &self.shared.tallies[self.index];
+        let tally = &self.seat.desk.tally;
         for mut peer in self.peers.drain() {
             peer.abort();
             peer.connection.handle_reset(now);
@@ -350,29 +300,11 @@ impl<S: Store> Worker<S> {
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        if self.unfinished || !self.queue.is_empty() {
+        if !self.queue.is_empty() || !self.queries.is_empty() {
             return Some(Duration::ZERO);
         }
-        let drain = self.drain_until.map(|until| until.saturating_duration_since(now));
-        let waits = [self.deadlines.timeout(now), self.door.timeout(now), drain];
-        waits.into_iter().flatten().min()
-    }
-}
-
-fn note<I: AsRef<[u8]> + Clone>(peer: &mut Peer<I>, event: &Event) {
-    if !peer.has(REGISTERED) {
-        // Meant for the peer that had this slot before, earlier in this turn.
-        return;
-    }
-    for (seen, flags) in [
-        (event.is_readable(), READABLE),
-        (event.is_writable(), WRITABLE),
-        (event.is_read_closed(), READABLE | ENDED),
-        (event.is_error(), FAILED),
-    ] {
-        if seen {
-            peer.set(flags);
-        }
+        let next = [self.deadlines.next(), self.accept_at, self.drain_until];
+        next.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
 
@@ -399,20 +331,10 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// A check-in needs two, a download four; who pipelines more waits for the others.
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_complaint_is_made_once_per_second() {
-        let mut log = Throttle::default();
-        let start = Instant::now();
-        for (ms, allowed) in [(0, true), (1, false), (999, false), (1000, true), (1999, false)] {
-            assert_eq!(log.allows(start + Duration::from_millis(ms)), allowed, "{ms}");
-        }
-    }
 
     #[test]
     fn a_ticket_carries_slot_and_serial() {
