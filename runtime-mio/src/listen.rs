@@ -17,14 +17,13 @@ pub(crate) fn bind(options: &Options) -> io::Result<Vec<TcpListener>> {
         // A socket without it says so; nobody is listening on it, so the port is free again.
         bound(address, false)?;
     }
-    let mut listeners = Vec::with_capacity(workers);
-    for _ in 0..workers {
+    let next = |_| {
         let listener = bound(address, workers > 1 || options.port_shared)?;
         // Port 0: the first socket picks, the others join it.
         address = listener.local_addr()?;
-        listeners.push(listener);
-    }
-    Ok(listeners)
+        Ok(listener)
+    };
+    (0..workers).map(next).collect()
 }
 
 /// Sets what every accepted socket inherits, so that accepting costs one system call, and listens.

@@ -16,11 +16,12 @@ pub(crate) struct Peer<I> {
     pub(crate) connection: Connection<I>,
     pub(crate) socket: TcpStream,
     /// Of the query that was asked last; every query of a worker has another one.
-    serial: u32,
-    query: QueryId,
+    /// 0: it was answered, or there was none.
+    pub(crate) serial: u32,
+    pub(crate) query: QueryId,
     /// When it was asked, in quarters of a millisecond.
-    asked_at: u16,
-    flags: u16,
+    pub(crate) asked_at: u16,
+    pub(crate) flags: u16,
 }
 
 /// What a peer needs of its worker for one turn.
@@ -42,16 +43,10 @@ const WRITABLE: u16 = 2;
 const ENDED: u16 = 4;
 /// The poll knows the socket.
 pub(crate) const REGISTERED: u16 = 8;
-/// In the queue of peers that have more to do.
-pub(crate) const QUEUED: u16 = 16;
 /// The socket is broken.
-const FAILED: u16 = 32;
+const FAILED: u16 = 16;
 /// Told to close after the request that is under way.
-const LAST: u16 = 64;
-/// A query is open.
-const ASKED: u16 = 128;
-/// The sending side is shut down.
-const SHUT: u16 = 256;
+const LAST: u16 = 32;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
@@ -70,7 +65,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         ] {
             // Else it is meant for the peer that had this slot before, earlier in this turn.
             if is_so && self.has(REGISTERED) {
-                self.set(flags);
+                self.flags |= flags;
             }
         }
     }
@@ -93,9 +88,8 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
             }
             self.read(scope)?;
         }
-        if !self.has(SHUT) && self.connection.wants_shutdown() {
-            self.set(SHUT);
-            // Of a peer that is gone already, the next read tells.
+        if self.connection.wants_shutdown() {
+            // Once would do, and this is seldom more often. Of a peer that is gone already, the next read tells.
             let _ = self.socket.shutdown(Shutdown::Write);
         }
         Ok(false)
@@ -112,7 +106,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
 
     /// The last request: the one that is under way, or none.
     pub(crate) fn finish(&mut self, now: Now) {
-        self.set(LAST);
+        self.flags |= LAST;
         self.connection.handle_shutdown(now);
     }
 
@@ -123,26 +117,13 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
-    /// The connection asked something.
-    pub(crate) fn ask(&mut self, serial: u32, query: QueryId, at: u16) {
-        (self.serial, self.query, self.asked_at) = (serial, query, at);
-        self.set(ASKED);
-    }
-
-    /// Takes the query that an answer belongs to, and when it was asked; `None` if nobody waits
-    /// for that answer any more.
-    pub(crate) fn answered(&mut self, serial: u32) -> Option<(QueryId, u16)> {
-        if !self.has(ASKED) || self.serial != serial {
-            return None;
-        }
-        self.clear(ASKED);
-        Some((self.query, self.asked_at))
-    }
-
     /// Waits for the peer's next request: neither the store nor the socket's buffer holds it up,
     /// and it is not about to end.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.flags & (ASKED | SHUT | LAST) == 0 && self.connection.transmit().is_none()
+        !self.has(LAST)
+            && self.connection.wants_read()
+            && !self.connection.wants_shutdown()
+            && self.connection.transmit().is_none()
     }
 
     /// Hands on what became of the request that ended last.
@@ -157,14 +138,6 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
 
     pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
-    }
-
-    pub(crate) fn set(&mut self, flags: u16) {
-        self.flags |= flags;
-    }
-
-    pub(crate) fn clear(&mut self, flags: u16) {
-        self.flags &= !flags;
     }
 
     /// Writes until the socket is full, or nothing is left.
@@ -204,7 +177,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
                     // What is left of memory waits for room. Of an image it may also be that the
                     // rest is gone, of which no edge will tell: only another try does.
                     if n < bytes.len() && matches!(transmit, Transmit::Bytes { .. }) {
-                        self.clear(WRITABLE);
+                        self.flags &= !WRITABLE;
                     }
                     self.connection.handle_sent(scope.now, n);
                     scope.budget -= n;
@@ -212,7 +185,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
                     // The next pipelined request may end in this turn, too.
                     self.report(scope.tally, scope.on_report);
                 }
-                Err(Errno::AGAIN) => self.clear(WRITABLE),
+                Err(Errno::AGAIN) => self.flags &= !WRITABLE,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
@@ -223,20 +196,20 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
     fn read(&mut self, scope: &mut Scope<'_>) -> Result<(), Errno> {
         match rustix::net::recv(&self.socket, &mut *scope.buffer, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => {
-                self.clear(READABLE);
+                self.flags &= !READABLE;
                 self.connection.handle_eof(scope.now);
             }
             Ok((_, n)) => {
                 // There was no more than that, so the next bytes come with an edge; but if the
                 // end has come already, its edge was the last one.
                 if n < scope.buffer.len() && !self.has(ENDED) {
-                    self.clear(READABLE);
+                    self.flags &= !READABLE;
                 }
                 self.connection.handle_input(scope.now, &scope.buffer[..n]);
                 scope.budget = scope.budget.saturating_sub(n);
                 scope.tally.bytes_received.add(n as u64);
             }
-            Err(Errno::AGAIN) => self.clear(READABLE),
+            Err(Errno::AGAIN) => self.flags &= !READABLE,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }

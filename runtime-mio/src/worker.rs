@@ -2,7 +2,6 @@
 
 mod door;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -21,7 +20,7 @@ use slab::Slab;
 use crate::Options;
 use crate::deadlines::Deadlines;
 use crate::listen::listen;
-use crate::peer::{Peer, QUEUED, REGISTERED, Scope};
+use crate::peer::{Peer, REGISTERED, Scope};
 
 /// What a worker is made of before it has a store: made early, so that binding reports every error.
 #[derive(Debug)]
@@ -57,10 +56,8 @@ pub(crate) struct Worker<S: Store> {
     accept_at: Option<Instant>,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
-    /// Peers with more to do than one turn allows.
-    queue: VecDeque<u32>,
-    /// Peers that were accepted in this turn and are not registered yet.
-    fresh: Vec<u32>,
+    /// Peers that the poll shall tell of: new ones, and those with more to do than one turn allows.
+    untold: Vec<u32>,
     queries: Vec<(Ticket, Query)>,
     answers: Vec<(Ticket, Answer<S::Image>)>,
     buffer: Box<[u8]>,
@@ -82,10 +79,9 @@ impl Seat {
 impl Desk {
     /// Rings the worker out of its poll. A burst of rings costs one system call.
     pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.waker.wake()
-        {
-            tracing::error!(%error, "a worker cannot be woken; it goes on with its next event");
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // It adds one to a number, which does not fail.
+            let _ = self.waker.wake();
         }
     }
 
@@ -111,8 +107,7 @@ impl<S: Store> Worker<S> {
             hand: 0,
             accept_at: Some(start),
             drain_until: None,
-            queue: VecDeque::new(),
-            fresh: Vec::new(),
+            untold: Vec::new(),
             queries: Vec::new(),
             answers: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
@@ -144,10 +139,6 @@ impl<S: Store> Worker<S> {
             }
         }
         self.accept(now, ACCEPTS_PER_TURN);
-        for _ in 0..self.queue.len() {
-            let Some(slot) = self.queue.pop_front() else { break };
-            self.drive(slot, now, |peer| peer.clear(QUEUED));
-        }
         self.expire(now);
         // Before looking at what the ringing was for.
         self.seat.desk.rung.swap(false, Ordering::AcqRel);
@@ -175,17 +166,16 @@ impl<S: Store> Worker<S> {
             }
             peer.report(tally, on_report);
             if let Some((id, query)) = peer.connection.poll_query() {
-                self.serial = self.serial.wrapping_add(1);
-                peer.ask(self.serial, id, asked_at);
+                self.serial = self.serial.wrapping_add(1).max(1);
+                (peer.serial, peer.query, peer.asked_at) = (self.serial, id, asked_at);
                 self.queries.push((ticket(slot, self.serial), query));
             }
             turn
         }));
         match (driven, peer.connection.closed()) {
             (Ok(Ok(again)), None) => {
-                if again && !peer.has(QUEUED) {
-                    peer.set(QUEUED);
-                    self.queue.push_back(slot);
+                if again {
+                    self.untold.push(slot);
                 }
                 if let Some(at) = peer.connection.poll_timeout() {
                     self.deadlines.arm(slot, at);
@@ -223,13 +213,7 @@ impl<S: Store> Worker<S> {
         let mut from = 0;
         while let Some(slots) = self.deadlines.due(now.instant, from) {
             from = slots.end;
-            for slot in slots {
-                let Some(peer) = self.peers.get(slot as usize) else { continue };
-                match peer.connection.poll_timeout() {
-                    Some(at) if at > now.instant => self.deadlines.arm(slot, at),
-                    Some(_) | None => self.drive(slot, now, |peer| peer.expire(now)),
-                }
-            }
+            slots.for_each(|slot| self.drive(slot, now, |peer| peer.expire(now)));
         }
     }
 
@@ -247,9 +231,11 @@ impl<S: Store> Worker<S> {
             }
             for (ticket, answer) in answers.drain(..) {
                 let (slot, serial) = (ticket_slot(ticket), ticket.0 as u32);
-                let asked = self.peers.get_mut(slot as usize).and_then(|p| p.answered(serial));
-                let Some((id, at)) = asked else { continue };
-                let quarters = self.quarter_ms(now).wrapping_sub(at);
+                let quarter_ms = self.quarter_ms(now);
+                let peer = self.peers.get_mut(slot as usize);
+                let Some(peer) = peer.filter(|peer| peer.serial == serial) else { continue };
+                let (id, quarters) = (peer.query, quarter_ms.wrapping_sub(peer.asked_at));
+                peer.serial = 0;
                 self.tally().answered(Duration::from_micros(250 * u64::from(quarters)));
                 self.drive(slot, now, |peer| peer.connection.handle_answer(now, id, answer));
             }
@@ -257,18 +243,20 @@ impl<S: Store> Worker<S> {
         self.answers = answers;
     }
 
-    /// Lets the poll know those of the new peers that are still there.
+    /// Lets the poll tell of these peers, at once if there is something to tell.
     fn register(&mut self, now: Now) {
-        while let Some(slot) = self.fresh.pop() {
+        while let Some(slot) = self.untold.pop() {
             let token = Token(slot as usize);
             let Some(peer) = self.peers.get_mut(token.0) else { continue };
-            if peer.has(REGISTERED) {
-                continue;
-            }
-            peer.set(REGISTERED);
-            let interest = Interest::READABLE | Interest::WRITABLE;
             let mut source = SourceFd(&peer.socket.as_raw_fd());
-            if let Err(error) = self.seat.poll.registry().register(&mut source, token, interest) {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let registry = self.seat.poll.registry();
+            let told = match peer.has(REGISTERED) {
+                true => registry.reregister(&mut source, token, interest),
+                false => registry.register(&mut source, token, interest),
+            };
+            peer.flags |= REGISTERED;
+            if let Err(error) = told {
                 // The system is out of memory for it, so for the next one, too.
                 self.tally().broken.add(1);
                 self.peers.remove(token.0);
@@ -300,10 +288,8 @@ impl<S: Store> Worker<S> {
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.queue.is_empty() || !self.queries.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        let next = [self.deadlines.next(), self.accept_at, self.drain_until];
+        let left = (!self.queries.is_empty()).then_some(now);
+        let next = [left, self.deadlines.next(), self.accept_at, self.drain_until];
         next.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }

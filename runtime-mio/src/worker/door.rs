@@ -44,7 +44,7 @@ impl<S: Store> Worker<S> {
         self.tally().accepted.add(1);
         let connection = Connection::plain(Arc::clone(&self.options.config), now);
         let slot = self.peers.insert(Peer::new(connection, socket)) as u32;
-        self.fresh.push(slot);
+        self.untold.push(slot);
         // The request is often there already, and often its answer is all there is to do.
         self.drive(slot, now, |_| {});
     }
