@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The deadlines of a worker's peers.
 pub(crate) struct Deadlines {
     /// Tick 0.
-    start: Instant,
+    pub(crate) start: Instant,
     /// Of each block of neighbours: in no tick before this one is there anything to do.
     earliest: Vec<u64>,
     /// In no tick before this one is there anything to do at all.

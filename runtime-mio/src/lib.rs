@@ -212,11 +212,11 @@ impl Server {
             // A worker that ends, in whatever way, ends the server: half a server that answers half
             // of the devices helps nobody, a restart does. So does one that cannot even start.
             let guard = StopOnDrop(handle.clone());
-            let thread = thread::Builder::new().name(format!("otter-mio-{index}"));
-            let thread = thread.spawn(move || {
-                let _guard = guard;
-                worker.run()
-            })?;
+            let thread =
+                thread::Builder::new().name(format!("otter-mio-{index}")).spawn(move || {
+                    let _guard = guard;
+                    worker.run()
+                })?;
             handle.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(handle)

@@ -1,14 +1,16 @@
 //! One peer: a socket and the connection of the core behind it.
 
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
-use otter_protocol::{Connection, Now, QueryId, Tally, Transmit};
+use otter_protocol::{Connection, Now, QueryId, Transmit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use crate::OnReport;
+use crate::Options;
+use crate::worker::Desk;
 
 /// One peer. A server has as many of them as it has connections, most of them idle, so each byte
 /// here counts a hundred thousand times: 16 bytes beside the core's connection.
@@ -24,15 +26,16 @@ pub(crate) struct Peer<I> {
     pub(crate) flags: u16,
 }
 
-/// What a peer needs of its worker for one turn.
-pub(crate) struct Scope<'a> {
+/// What peers need of their worker.
+pub(crate) struct Scope {
+    /// This turn.
     pub(crate) now: Now,
-    /// Where everything is read into: nothing is kept while a peer is idle.
-    pub(crate) buffer: &'a mut [u8],
-    /// Bytes that may move in this turn.
+    /// Bytes that the peer whose turn it is may still move.
     pub(crate) budget: usize,
-    pub(crate) tally: &'a Tally,
-    pub(crate) on_report: Option<&'a OnReport>,
+    /// Where everything is read into: nothing is kept while a peer is idle.
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) options: Options,
+    pub(crate) desk: Arc<Desk>,
 }
 
 /// The socket may have something to read.
@@ -44,9 +47,7 @@ const ENDED: u16 = 4;
 /// The poll knows the socket.
 pub(crate) const REGISTERED: u16 = 8;
 /// The socket is broken.
-const FAILED: u16 = 16;
-/// Told to close after the request that is under way.
-const LAST: u16 = 32;
+pub(crate) const FAILED: u16 = 16;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
@@ -57,16 +58,12 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
 
     /// The poll has seen something.
     pub(crate) fn note(&mut self, event: &Event) {
-        for (is_so, flags) in [
-            (event.is_readable(), READABLE),
-            (event.is_writable(), WRITABLE),
-            (event.is_read_closed(), READABLE | ENDED),
-            (event.is_error(), FAILED),
-        ] {
-            // Else it is meant for the peer that had this slot before, earlier in this turn.
-            if is_so && self.has(REGISTERED) {
-                self.flags |= flags;
-            }
+        // Else it is meant for the peer that had this slot before, earlier in this turn.
+        if self.has(REGISTERED) {
+            self.flags |= READABLE * u16::from(event.is_readable())
+                | WRITABLE * u16::from(event.is_writable())
+                | (READABLE | ENDED) * u16::from(event.is_read_closed())
+                | FAILED * u16::from(event.is_error());
         }
     }
 
@@ -74,22 +71,18 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
     ///
     /// # Errors
     /// The socket failed or the image is gone: there is no use in going on.
-    pub(crate) fn turn(&mut self, scope: &mut Scope<'_>) -> Result<bool, Errno> {
+    pub(crate) fn turn(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
         if self.has(FAILED) {
             return Err(Errno::CONNRESET);
         }
-        loop {
-            self.write(scope)?;
+        while self.write(scope)? || self.read(scope)? {
             if scope.budget == 0 {
                 return Ok(true);
             }
-            if !self.has(READABLE) || !self.connection.wants_read() {
-                break;
-            }
-            self.read(scope)?;
         }
         if self.connection.wants_shutdown() {
-            // Once would do, and this is seldom more often. Of a peer that is gone already, the next read tells.
+            // Once would do, and this is seldom more often. Of a peer that is gone already, the
+            // next read tells.
             let _ = self.socket.shutdown(Shutdown::Write);
         }
         Ok(false)
@@ -104,12 +97,6 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         }
     }
 
-    /// The last request: the one that is under way, or none.
-    pub(crate) fn finish(&mut self, now: Now) {
-        self.flags |= LAST;
-        self.connection.handle_shutdown(now);
-    }
-
     /// Makes the socket's end a reset: what still waits in the kernel for a peer that does not
     /// take it is freed at once, and cannot pass for the whole answer.
     pub(crate) fn abort(&self) {
@@ -117,20 +104,11 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
-    /// Waits for the peer's next request: neither the store nor the socket's buffer holds it up,
-    /// and it is not about to end.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.has(LAST)
-            && self.connection.wants_read()
-            && !self.connection.wants_shutdown()
-            && self.connection.transmit().is_none()
-    }
-
     /// Hands on what became of the request that ended last.
-    pub(crate) fn report(&mut self, tally: &Tally, on_report: Option<&OnReport>) {
+    pub(crate) fn report(&mut self, scope: &Scope) {
         while let Some(report) = self.connection.poll_report() {
-            tally.request(&report);
-            if let Some(on_report) = on_report {
+            scope.desk.tally.request(&report);
+            if let Some(on_report) = &scope.options.on_report {
                 on_report(&report, self.socket.peer_addr().ok());
             }
         }
@@ -140,7 +118,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         self.flags & flag != 0
     }
 
-    /// Writes until the socket is full, or nothing is left.
+    /// Writes the next bytes. False: there are none, or the socket is full.
     ///
     /// An image leaves straight from its mapping, by `send`, not by `sendfile`: one way for every
     /// kind of image, and no slower. CPU of the server's thread per GiB, 8 loopback connections,
@@ -161,59 +139,59 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// next: nothing faults in user space, which never touches the bytes. A mapping reads as zeros
     /// from its file's new end to the end of the page; the store's look at the file before a claim
     /// finds that.
-    fn write(&mut self, scope: &mut Scope<'_>) -> Result<(), Errno> {
-        while self.has(WRITABLE) && scope.budget > 0 {
-            let Some(transmit) = self.connection.transmit() else { break };
-            let bytes = transmit.as_slice();
-            let bytes = &bytes[..bytes.len().min(scope.budget)];
-            if bytes.is_empty() {
-                // The image shrank: the same as if it were a mapping of a truncated file.
-                return Err(Errno::FAULT);
-            }
-            let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            flags.set(SendFlags::MORE, matches!(transmit, Transmit::Bytes { more: true, .. }));
-            match rustix::net::send(&self.socket, bytes, flags) {
-                Ok(n) => {
-                    // What is left of memory waits for room. Of an image it may also be that the
-                    // rest is gone, of which no edge will tell: only another try does.
-                    if n < bytes.len() && matches!(transmit, Transmit::Bytes { .. }) {
-                        self.flags &= !WRITABLE;
-                    }
-                    self.connection.handle_sent(scope.now, n);
-                    scope.budget -= n;
-                    scope.tally.bytes_sent.add(n as u64);
-                    // The next pipelined request may end in this turn, too.
-                    self.report(scope.tally, scope.on_report);
+    fn write(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
+        let next = self.connection.transmit().filter(|_| self.has(WRITABLE));
+        let Some(transmit) = next else { return Ok(false) };
+        let bytes = transmit.as_slice();
+        let bytes = &bytes[..bytes.len().min(scope.budget)];
+        if bytes.is_empty() {
+            // The image shrank: the same as if it were a mapping of a truncated file.
+            return Err(Errno::FAULT);
+        }
+        let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, matches!(transmit, Transmit::Bytes { more: true, .. }));
+        match rustix::net::send(&self.socket, bytes, flags) {
+            Err(Errno::AGAIN) => self.flags &= !WRITABLE,
+            sent => {
+                let n = sent?;
+                // What is left of memory waits for room. Of an image it may also be that the rest
+                // is gone, of which no edge will tell: only another try does.
+                if n < bytes.len() && matches!(transmit, Transmit::Bytes { .. }) {
+                    self.flags &= !WRITABLE;
                 }
-                Err(Errno::AGAIN) => self.flags &= !WRITABLE,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
+                scope.budget -= n;
+                scope.desk.tally.bytes_sent.add(n as u64);
+                self.connection.handle_sent(scope.now, n);
+                // The next pipelined request may end in this turn, too.
+                self.report(scope);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn read(&mut self, scope: &mut Scope<'_>) -> Result<(), Errno> {
+    /// Reads what is there. False: nothing is wanted, or nothing there.
+    fn read(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
+        if !self.has(READABLE) || !self.connection.wants_read() {
+            return Ok(false);
+        }
         match rustix::net::recv(&self.socket, &mut *scope.buffer, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => {
-                self.flags &= !READABLE;
-                self.connection.handle_eof(scope.now);
-            }
-            Ok((_, n)) => {
-                // There was no more than that, so the next bytes come with an edge; but if the
-                // end has come already, its edge was the last one.
-                if n < scope.buffer.len() && !self.has(ENDED) {
+            Err(Errno::AGAIN) => self.flags &= !READABLE,
+            received => {
+                let (_, n) = received?;
+                // There was no more than that, so the next bytes come with an edge; but if the end
+                // has come already, its edge was the last one.
+                if n == 0 || n < scope.buffer.len() && !self.has(ENDED) {
                     self.flags &= !READABLE;
                 }
-                self.connection.handle_input(scope.now, &scope.buffer[..n]);
                 scope.budget = scope.budget.saturating_sub(n);
-                scope.tally.bytes_received.add(n as u64);
+                scope.desk.tally.bytes_received.add(n as u64);
+                match n {
+                    0 => self.connection.handle_eof(scope.now),
+                    n => self.connection.handle_input(scope.now, &scope.buffer[..n]),
+                }
             }
-            Err(Errno::AGAIN) => self.flags &= !READABLE,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -20,14 +20,13 @@ use slab::Slab;
 use crate::Options;
 use crate::deadlines::Deadlines;
 use crate::listen::listen;
-use crate::peer::{Peer, REGISTERED, Scope};
+use crate::peer::{FAILED, Peer, REGISTERED, Scope};
 
 /// What a worker is made of before it has a store: made early, so that binding reports every error.
 #[derive(Debug)]
 pub(crate) struct Seat {
     poll: Poll,
-    /// `None` from the order to stop on.
-    listener: Option<TcpListener>,
+    listener: TcpListener,
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -42,13 +41,14 @@ pub(crate) struct Desk {
 
 /// See the module.
 pub(crate) struct Worker<S: Store> {
-    seat: Seat,
+    poll: Poll,
+    /// `None` from the order to stop on.
+    listener: Option<TcpListener>,
     store: S,
-    options: Options,
     peers: Slab<Peer<S::Image>>,
+    scope: Scope,
     deadlines: Deadlines,
-    start: Instant,
-    /// Serial number of the last query.
+    /// Of the last query, never 0.
     serial: u32,
     /// Where the search for a connection to close went last.
     hand: usize,
@@ -60,7 +60,6 @@ pub(crate) struct Worker<S: Store> {
     untold: Vec<u32>,
     queries: Vec<(Ticket, Query)>,
     answers: Vec<(Ticket, Answer<S::Image>)>,
-    buffer: Box<[u8]>,
 }
 
 impl Seat {
@@ -70,9 +69,8 @@ impl Seat {
         let mut source = SourceFd(&listener.as_raw_fd());
         poll.registry().register(&mut source, LISTENER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        let (stopping, rung) = (AtomicBool::new(false), AtomicBool::new(false));
-        let desk = Arc::new(Desk { tally: Tally::new(), stopping, rung, waker });
-        Ok(Self { poll, listener: Some(listener), desk })
+        let desk = Desk { tally: Tally::new(), stopping: false.into(), rung: false.into(), waker };
+        Ok(Self { poll, listener, desk: Arc::new(desk) })
     }
 }
 
@@ -95,99 +93,99 @@ impl<S: Store> Worker<S> {
     /// The options are the worker's own: its share of the connections, and a copy of the core's
     /// settings, where the core keeps spare buffers.
     pub(crate) fn new(seat: Seat, store: S, options: Options) -> Self {
-        let start = Instant::now();
+        let Seat { poll, listener, desk } = seat;
+        let (now, buffer) = (clock(), vec![0; READ_BYTES].into_boxed_slice());
         Self {
-            seat,
+            poll,
+            listener: Some(listener),
             store,
-            options,
             peers: Slab::new(),
-            deadlines: Deadlines::new(start),
-            start,
+            scope: Scope { now, budget: 0, buffer, options, desk },
+            deadlines: Deadlines::new(now.instant),
             serial: 0,
             hand: 0,
-            accept_at: Some(start),
+            accept_at: Some(now.instant),
             drain_until: None,
             untold: Vec::new(),
             queries: Vec::new(),
             answers: Vec::new(),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
         }
     }
 
     /// Serves until the order to stop and the end of the drain.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut now = clock();
-        while self.drain_until.is_none_or(|end| now.instant < end && !self.peers.is_empty()) {
-            match self.seat.poll.poll(&mut events, self.timeout(now.instant)) {
+        while self.drain_until.is_none_or(|at| self.now() < at && !self.peers.is_empty()) {
+            match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            now = clock();
-            self.turn(&events, now);
+            self.scope.now = clock();
+            self.turn(&events);
         }
-        self.cut_off(now);
+        // The time to finish is over.
+        for mut peer in self.peers.drain() {
+            peer.abort();
+            peer.connection.handle_reset(self.scope.now);
+            peer.report(&self.scope);
+            self.scope.desk.tally.closed(CloseReason::Shutdown);
+        }
         Ok(())
     }
 
-    fn turn(&mut self, events: &Events, now: Now) {
+    fn turn(&mut self, events: &Events) {
         for event in events {
             match event.token() {
                 WAKE => {}
-                LISTENER => _ = self.accept_at.get_or_insert(now.instant),
-                Token(slot) => self.drive(slot as u32, now, |peer| peer.note(event)),
+                LISTENER => _ = self.accept_at.get_or_insert(self.now()),
+                Token(slot) => self.drive(slot as u32, |peer, _| peer.note(event)),
             }
         }
-        self.accept(now, ACCEPTS_PER_TURN);
-        self.expire(now);
+        self.accept(ACCEPTS_PER_TURN);
+        self.expire();
         // Before looking at what the ringing was for.
-        self.seat.desk.rung.swap(false, Ordering::AcqRel);
-        if self.drain_until.is_none() && self.seat.desk.stopping.load(Ordering::Acquire) {
-            self.drain(now);
+        self.scope.desk.rung.swap(false, Ordering::AcqRel);
+        if self.drain_until.is_none() && self.scope.desk.stopping.load(Ordering::Acquire) {
+            self.drain();
         }
-        self.exchange(now);
-        self.register(now);
+        self.exchange();
+        self.register();
     }
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
-    fn drive(&mut self, slot: u32, now: Now, happened: impl FnOnce(&mut Peer<S::Image>)) {
-        let asked_at = self.quarter_ms(now);
+    fn drive(&mut self, slot: u32, happened: impl FnOnce(&mut Peer<S::Image>, Now)) {
+        let asked_at = self.quarter_ms();
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
-        let tally = &self.seat.desk.tally;
-        let on_report = self.options.on_report.as_ref();
-        let budget = self.options.turn_bytes_max.max(READ_BYTES);
-        let mut scope = Scope { now, buffer: &mut self.buffer, budget, tally, on_report };
+        let (now, scope) = (self.scope.now, &mut self.scope);
+        scope.budget = scope.options.turn_bytes_max.max(READ_BYTES);
         // A panic in the code of one connection ends that connection and no other.
         let driven = catch_unwind(AssertUnwindSafe(|| {
-            happened(peer);
-            let turn = peer.turn(&mut scope);
-            if turn.is_err() {
-                peer.connection.handle_reset(now);
-            }
-            peer.report(tally, on_report);
+            happened(peer, now);
+            let again = peer.turn(scope).inspect_err(|_| peer.connection.handle_reset(now));
+            peer.report(scope);
+            // Slot and serial number name a query. A slot is reused at once, a serial number after
+            // four billion queries: an answer that comes too late finds its number nowhere.
             if let Some((id, query)) = peer.connection.poll_query() {
                 self.serial = self.serial.wrapping_add(1).max(1);
                 (peer.serial, peer.query, peer.asked_at) = (self.serial, id, asked_at);
-                self.queries.push((ticket(slot, self.serial), query));
+                let ticket = Ticket(u64::from(slot) << 32 | u64::from(self.serial));
+                self.queries.push((ticket, query));
             }
-            turn
+            again
         }));
+        let tally = &self.scope.desk.tally;
         match (driven, peer.connection.closed()) {
             (Ok(Ok(again)), None) => {
-                if again {
-                    self.untold.push(slot);
-                }
-                if let Some(at) = peer.connection.poll_timeout() {
-                    self.deadlines.arm(slot, at);
-                }
+                self.untold.extend(again.then_some(slot));
+                self.deadlines.arm(slot, peer.connection.poll_timeout().unwrap_or(now.instant));
                 return;
             }
             (Ok(Ok(_)), Some(reason)) => tally.closed(reason),
             (Ok(Err(error)), _) => {
                 if error == Errno::FAULT {
-                    peer.abort();
                     tracing::error!("a file was cut short while its image was sent");
                 }
+                peer.abort();
                 tally.broken.add(1);
             }
             (Err(_), _) => {
@@ -200,26 +198,26 @@ impl<S: Store> Worker<S> {
         self.peers.remove(slot as usize);
     }
 
-    fn tally(&self) -> &Tally {
-        &self.seat.desk.tally
+    fn now(&self) -> Instant {
+        self.scope.now.instant
     }
 
-    /// Quarters of a millisecond since the start; starts over every 16 s.
-    fn quarter_ms(&self, now: Now) -> u16 {
-        (now.instant.saturating_duration_since(self.start).as_micros() as u64 / 250) as u16
+    /// Quarters of a millisecond from the start to this turn; starts over every 16 s.
+    fn quarter_ms(&self) -> u16 {
+        ((self.now() - self.deadlines.start).as_micros() as u64 / 250) as u16
     }
 
-    fn expire(&mut self, now: Now) {
+    fn expire(&mut self) {
         let mut from = 0;
-        while let Some(slots) = self.deadlines.due(now.instant, from) {
+        while let Some(slots) = self.deadlines.due(self.now(), from) {
             from = slots.end;
-            slots.for_each(|slot| self.drive(slot, now, |peer| peer.expire(now)));
+            slots.for_each(|slot| self.drive(slot, Peer::expire));
         }
     }
 
     /// One batch of queries per turn, and one more for what the answers led to, and so on until
     /// the store has nothing more to say for now or the others must have their turn.
-    fn exchange(&mut self, now: Now) {
+    fn exchange(&mut self) {
         let mut answers = std::mem::take(&mut self.answers);
         for _ in 0..BATCHES_PER_TURN {
             if !self.queries.is_empty() {
@@ -230,78 +228,55 @@ impl<S: Store> Worker<S> {
                 break;
             }
             for (ticket, answer) in answers.drain(..) {
-                let (slot, serial) = (ticket_slot(ticket), ticket.0 as u32);
-                let quarter_ms = self.quarter_ms(now);
-                let peer = self.peers.get_mut(slot as usize);
-                let Some(peer) = peer.filter(|peer| peer.serial == serial) else { continue };
+                let (slot, serial) = ((ticket.0 >> 32) as u32, ticket.0 as u32);
+                let quarter_ms = self.quarter_ms();
+                let peer = self.peers.get_mut(slot as usize).filter(|peer| peer.serial == serial);
+                let Some(peer) = peer else { continue };
                 let (id, quarters) = (peer.query, quarter_ms.wrapping_sub(peer.asked_at));
                 peer.serial = 0;
-                self.tally().answered(Duration::from_micros(250 * u64::from(quarters)));
-                self.drive(slot, now, |peer| peer.connection.handle_answer(now, id, answer));
+                self.scope.desk.tally.answered(Duration::from_micros(250 * u64::from(quarters)));
+                self.drive(slot, |peer, now| peer.connection.handle_answer(now, id, answer));
             }
         }
         self.answers = answers;
     }
 
     /// Lets the poll tell of these peers, at once if there is something to tell.
-    fn register(&mut self, now: Now) {
+    fn register(&mut self) {
         while let Some(slot) = self.untold.pop() {
             let token = Token(slot as usize);
             let Some(peer) = self.peers.get_mut(token.0) else { continue };
             let mut source = SourceFd(&peer.socket.as_raw_fd());
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            let registry = self.seat.poll.registry();
+            let (registry, both) = (self.poll.registry(), Interest::READABLE | Interest::WRITABLE);
             let told = match peer.has(REGISTERED) {
-                true => registry.reregister(&mut source, token, interest),
-                false => registry.register(&mut source, token, interest),
+                true => registry.reregister(&mut source, token, both),
+                false => registry.register(&mut source, token, both),
             };
             peer.flags |= REGISTERED;
             if let Err(error) = told {
                 // The system is out of memory for it, so for the next one, too.
-                self.tally().broken.add(1);
-                self.peers.remove(token.0);
-                self.pause(now, &error);
+                self.drive(slot, |peer, _| peer.flags |= FAILED);
+                self.pause(&error);
             }
         }
     }
 
     /// Takes no more connections than wait already, and lets the open ones finish.
-    fn drain(&mut self, now: Now) {
-        self.drain_until = Some(now.instant + self.options.drain_timeout);
-        self.accept_at.get_or_insert(now.instant);
-        self.accept(now, self.options.backlog.unsigned_abs() as usize);
-        (self.seat.listener, self.accept_at) = (None, None);
-        for slot in 0..self.peers.capacity() as u32 {
-            self.drive(slot, now, |peer| peer.finish(now));
-        }
+    fn drain(&mut self) {
+        self.drain_until = Some(self.now() + self.scope.options.drain_timeout);
+        self.accept_at.get_or_insert(self.now());
+        self.accept(self.scope.options.backlog.unsigned_abs() as usize);
+        (self.listener, self.accept_at) = (None, None);
+        (0..self.peers.capacity() as u32).for_each(|slot| {
+            self.drive(slot, |peer, now| peer.connection.handle_shutdown(now));
+        });
     }
 
-    /// The time to finish is over.
-    fn cut_off(&mut self, now: Now) {
-        let tally = &self.seat.desk.tally;
-        for mut peer in self.peers.drain() {
-            peer.abort();
-            peer.connection.handle_reset(now);
-            peer.report(tally, self.options.on_report.as_ref());
-            tally.closed(CloseReason::Shutdown);
-        }
-    }
-
-    fn timeout(&self, now: Instant) -> Option<Duration> {
-        let left = (!self.queries.is_empty()).then_some(now);
+    fn timeout(&self) -> Option<Duration> {
+        let left = (!self.queries.is_empty()).then_some(self.now());
         let next = [left, self.deadlines.next(), self.accept_at, self.drain_until];
-        next.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
+        next.into_iter().flatten().min().map(|at| at.saturating_duration_since(self.now()))
     }
-}
-
-/// Slot in the upper half, serial number in the lower. A slot is reused at once, a serial number
-/// after four billion queries: an answer that comes too late finds its number nowhere.
-fn ticket(slot: u32, serial: u32) -> Ticket {
-    Ticket(u64::from(slot) << 32 | u64::from(serial))
-}
-
-fn ticket_slot(ticket: Ticket) -> u32 {
-    (ticket.0 >> 32) as u32
 }
 
 fn clock() -> Now {
@@ -317,16 +292,3 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// A check-in needs two, a download four; who pipelines more waits for the others.
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ticket_carries_slot_and_serial() {
-        for (slot, serial) in [(0, 0), (1, u32::MAX), (0x00ff_ffff, 7), (u32::MAX, u32::MAX)] {
-            let ticket = ticket(slot, serial);
-            assert_eq!((ticket_slot(ticket), ticket.0 as u32), (slot, serial));
-        }
-    }
-}
