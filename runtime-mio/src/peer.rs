@@ -23,7 +23,7 @@ pub(crate) struct Peer<I> {
     pub(crate) query: QueryId,
     /// When it was asked, in quarters of a millisecond.
     pub(crate) asked_at: u16,
-    pub(crate) flags: u16,
+    flags: u16,
 }
 
 /// What peers need of their worker.
@@ -44,10 +44,8 @@ const READABLE: u16 = 1;
 const WRITABLE: u16 = 2;
 /// The peer has closed its side: read until the end, no further edge will come.
 const ENDED: u16 = 4;
-/// The poll knows the socket.
-pub(crate) const REGISTERED: u16 = 8;
 /// The socket is broken.
-pub(crate) const FAILED: u16 = 16;
+const FAILED: u16 = 8;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
@@ -58,13 +56,10 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
 
     /// The poll has seen something.
     pub(crate) fn note(&mut self, event: &Event) {
-        // Else it is meant for the peer that had this slot before, earlier in this turn.
-        if self.has(REGISTERED) {
-            self.flags |= READABLE * u16::from(event.is_readable())
-                | WRITABLE * u16::from(event.is_writable())
-                | (READABLE | ENDED) * u16::from(event.is_read_closed())
-                | FAILED * u16::from(event.is_error());
-        }
+        self.flags |= READABLE * u16::from(event.is_readable())
+            | WRITABLE * u16::from(event.is_writable())
+            | (READABLE | ENDED) * u16::from(event.is_read_closed())
+            | FAILED * u16::from(event.is_error());
     }
 
     /// Moves bytes until nothing moves any more. True: only the budget is used up.
@@ -114,7 +109,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         }
     }
 
-    pub(crate) fn has(&self, flag: u16) -> bool {
+    fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 

@@ -1,9 +1,7 @@
 //! One worker: a thread with a poll, a listening socket, a store and its peers.
 
-mod door;
-
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,21 +10,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Now, Query, Tally};
+use otter_protocol::{Answer, CloseReason, Connection, Now, Query, Tally};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use slab::Slab;
 
 use crate::Options;
 use crate::deadlines::Deadlines;
 use crate::listen::listen;
-use crate::peer::{FAILED, Peer, REGISTERED, Scope};
+use crate::peer::{Peer, Scope};
 
 /// What a worker is made of before it has a store: made early, so that binding reports every error.
 #[derive(Debug)]
 pub(crate) struct Seat {
     poll: Poll,
-    listener: TcpListener,
+    /// `None` from the order to stop on.
+    listener: Option<TcpListener>,
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -41,9 +41,7 @@ pub(crate) struct Desk {
 
 /// See the module.
 pub(crate) struct Worker<S: Store> {
-    poll: Poll,
-    /// `None` from the order to stop on.
-    listener: Option<TcpListener>,
+    seat: Seat,
     store: S,
     peers: Slab<Peer<S::Image>>,
     scope: Scope,
@@ -56,8 +54,6 @@ pub(crate) struct Worker<S: Store> {
     accept_at: Option<Instant>,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
-    /// Peers that the poll shall tell of: new ones, and those with more to do than one turn allows.
-    untold: Vec<u32>,
     queries: Vec<(Ticket, Query)>,
     answers: Vec<(Ticket, Answer<S::Image>)>,
 }
@@ -70,7 +66,7 @@ impl Seat {
         poll.registry().register(&mut source, LISTENER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let desk = Desk { tally: Tally::new(), stopping: false.into(), rung: false.into(), waker };
-        Ok(Self { poll, listener, desk: Arc::new(desk) })
+        Ok(Self { poll, listener: Some(listener), desk: Arc::new(desk) })
     }
 }
 
@@ -93,11 +89,10 @@ impl<S: Store> Worker<S> {
     /// The options are the worker's own: its share of the connections, and a copy of the core's
     /// settings, where the core keeps spare buffers.
     pub(crate) fn new(seat: Seat, store: S, options: Options) -> Self {
-        let Seat { poll, listener, desk } = seat;
-        let (now, buffer) = (clock(), vec![0; READ_BYTES].into_boxed_slice());
+        let (now, desk) = (clock(), Arc::clone(&seat.desk));
+        let buffer = vec![0; READ_BYTES].into_boxed_slice();
         Self {
-            poll,
-            listener: Some(listener),
+            seat,
             store,
             peers: Slab::new(),
             scope: Scope { now, budget: 0, buffer, options, desk },
@@ -106,7 +101,6 @@ impl<S: Store> Worker<S> {
             hand: 0,
             accept_at: Some(now.instant),
             drain_until: None,
-            untold: Vec::new(),
             queries: Vec::new(),
             answers: Vec::new(),
         }
@@ -116,7 +110,7 @@ impl<S: Store> Worker<S> {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while self.drain_until.is_none_or(|at| self.now() < at && !self.peers.is_empty()) {
-            match self.poll.poll(&mut events, self.timeout()) {
+            match self.seat.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -149,7 +143,6 @@ impl<S: Store> Worker<S> {
             self.drain();
         }
         self.exchange();
-        self.register();
     }
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
@@ -176,7 +169,12 @@ impl<S: Store> Worker<S> {
         let tally = &self.scope.desk.tally;
         match (driven, peer.connection.closed()) {
             (Ok(Ok(again)), None) => {
-                self.untold.extend(again.then_some(slot));
+                if again {
+                    // For another edge at once, after the others have had their turn.
+                    let mut source = SourceFd(&peer.socket.as_raw_fd());
+                    let (registry, token) = (self.seat.poll.registry(), Token(slot as usize));
+                    let _ = registry.reregister(&mut source, token, BOTH);
+                }
                 self.deadlines.arm(slot, peer.connection.poll_timeout().unwrap_or(now.instant));
                 return;
             }
@@ -241,24 +239,77 @@ impl<S: Store> Worker<S> {
         self.answers = answers;
     }
 
-    /// Lets the poll tell of these peers, at once if there is something to tell.
-    fn register(&mut self) {
-        while let Some(slot) = self.untold.pop() {
-            let token = Token(slot as usize);
-            let Some(peer) = self.peers.get_mut(token.0) else { continue };
-            let mut source = SourceFd(&peer.socket.as_raw_fd());
-            let (registry, both) = (self.poll.registry(), Interest::READABLE | Interest::WRITABLE);
-            let told = match peer.has(REGISTERED) {
-                true => registry.reregister(&mut source, token, both),
-                false => registry.register(&mut source, token, both),
-            };
-            peer.flags |= REGISTERED;
-            if let Err(error) = told {
-                // The system is out of memory for it, so for the next one, too.
-                self.drive(slot, |peer, _| peer.flags |= FAILED);
-                self.pause(&error);
+    /// Accepts until nobody is left, or so many.
+    fn accept(&mut self, most: usize) {
+        for _ in 0..most {
+            let is_time = self.accept_at.is_some_and(|at| at <= self.now());
+            let Some(listener) = self.seat.listener.as_ref().filter(|_| is_time) else { return };
+            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+                Ok(socket) => self.admit(socket.into()),
+                Err(Errno::AGAIN) => self.accept_at = None,
+                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
+                Err(error) => self.pause(&error.into()),
             }
         }
+    }
+
+    /// No descriptor, no memory: trying again at once would only burn the CPU that the peers need
+    /// to finish and make room. No edge tells of those who wait already, so the pause has an end.
+    fn pause(&mut self, error: &io::Error) {
+        self.accept_at = Some(self.now() + PAUSE);
+        self.scope.desk.tally.accept_pauses.add(1);
+        tracing::warn!(%error, "cannot accept; raise the limit of open files or lower connections_max");
+    }
+
+    fn admit(&mut self, socket: TcpStream) {
+        if self.peers.len() >= self.scope.options.connections_max && !self.make_room() {
+            return self.refuse(&socket);
+        }
+        let connection = Connection::plain(Arc::clone(&self.scope.options.config), self.scope.now);
+        let slot = self.peers.insert(Peer::new(connection, socket));
+        let mut source = SourceFd(&self.peers[slot].socket.as_raw_fd());
+        if let Err(error) = self.seat.poll.registry().register(&mut source, Token(slot), BOTH) {
+            self.peers.remove(slot);
+            return self.pause(&error);
+        }
+        self.scope.desk.tally.accepted.add(1);
+        // The request is often there already, and often its answer is all there is to do.
+        self.drive(slot as u32, |_, _| {});
+    }
+
+    /// Closes a connection that waits for its peer: going round, the next one that has not begun a
+    /// request; those that have are told to close after it. An exact order of all, to close the one
+    /// that is idle for longest, would cost every connection 8 bytes, and every request an update.
+    fn make_room(&mut self) -> bool {
+        let is_gone = (0..EVICTION_TRIES.min(self.peers.len())).any(|_| {
+            // As many as there may be: no slot before the last one is free.
+            self.hand = (self.hand + 1) % self.peers.len();
+            let peer = self.peers.get(self.hand);
+            let is_waiting = peer.is_some_and(|peer| peer.connection.wants_read());
+            if is_waiting {
+                self.drive(self.hand as u32, |peer, now| peer.connection.handle_shutdown(now));
+            }
+            is_waiting && !self.peers.contains(self.hand)
+        });
+        self.scope.desk.tally.evicted.add(is_gone.into());
+        is_gone
+    }
+
+    /// Says 503 once, if the socket takes it, and forgets the peer.
+    fn refuse(&mut self, socket: &TcpStream) {
+        self.scope.desk.tally.refused.add(1);
+        // What is not read would turn the end into a reset, which can destroy the answer.
+        let _ = rustix::net::recv(socket, &mut *self.scope.buffer, RecvFlags::DONTWAIT);
+        // A crowd that was refused together should not come back together.
+        let base = u64::from(self.scope.options.config.retry_after_s);
+        let retry_after_s = base + self.scope.desk.tally.refused.read() % base.max(1);
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
+            BODY.len(),
+        );
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(socket, answer.as_bytes(), flags);
     }
 
     /// Takes no more connections than wait already, and lets the open ones finish.
@@ -266,7 +317,7 @@ impl<S: Store> Worker<S> {
         self.drain_until = Some(self.now() + self.scope.options.drain_timeout);
         self.accept_at.get_or_insert(self.now());
         self.accept(self.scope.options.backlog.unsigned_abs() as usize);
-        (self.listener, self.accept_at) = (None, None);
+        (self.seat.listener, self.accept_at) = (None, None);
         (0..self.peers.capacity() as u32).for_each(|slot| {
             self.drive(slot, |peer, now| peer.connection.handle_shutdown(now));
         });
@@ -285,6 +336,7 @@ fn clock() -> Now {
 }
 
 const LISTENER: Token = Token(usize::MAX);
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 const WAKE: Token = Token(usize::MAX - 1);
 const EVENTS_PER_TURN: usize = 1024;
 /// A crowd at the door must not starve those who are inside.
@@ -292,3 +344,8 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// A check-in needs two, a download four; who pipelines more waits for the others.
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
+const EVICTION_TRIES: usize = 64;
+/// Also how often the log may say so.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Of a refusal: what the core says, too.
+const BODY: &str = r#"{"success":false,"response":"unavailable"}"#;
