@@ -4,7 +4,7 @@
 //! brings one forward (the store must answer within 2 s, a peer may be idle for 75 s) a step in a
 //! list or a heap. Here both cost next to nothing: 64 peers share 8 bytes, arming is a minimum,
 //! and who is gone, or whose deadline moved later, is found out by looking: at 64 peers, which is
-//! a few microseconds, no more than once per tick, and in a busy block once in 2 s.
+//! a few microseconds, no more than once per tick, and in a busy block about once in 2 s.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -28,9 +28,7 @@ impl Deadlines {
     /// Makes sure that the slot is looked at within one tick after `at`, if not before.
     pub(crate) fn arm(&mut self, slot: u32, at: Instant) {
         let (block, tick) = ((slot / BLOCK) as usize, self.tick(at) + 1);
-        if block >= self.earliest.len() {
-            self.earliest.resize(block + 1, NEVER);
-        }
+        self.earliest.resize(self.earliest.len().max(block + 1), NEVER);
         self.earliest[block] = self.earliest[block].min(tick);
         self.next = self.next.min(tick);
     }
@@ -45,8 +43,7 @@ impl Deadlines {
         let mut blocks = self.earliest.iter_mut().enumerate().skip((from / BLOCK) as usize);
         if let Some((block, earliest)) = blocks.find(|(_, earliest)| **earliest <= tick) {
             *earliest = NEVER;
-            let first = block as u32 * BLOCK;
-            return Some(first..first + BLOCK);
+            return Some(block as u32 * BLOCK..(block as u32 + 1) * BLOCK);
         }
         self.next = self.earliest.iter().copied().min().unwrap_or(NEVER);
         None

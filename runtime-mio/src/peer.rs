@@ -30,10 +30,12 @@ pub(crate) struct Peer<I> {
 pub(crate) struct Scope {
     /// This turn.
     pub(crate) now: Now,
+    /// From the start to this turn, in quarters of a millisecond; starts over every 16 s.
+    pub(crate) quarter_ms: u16,
     /// Bytes that the peer whose turn it is may still move.
     pub(crate) budget: usize,
     /// Where everything is read into: nothing is kept while a peer is idle.
-    pub(crate) buffer: Box<[u8]>,
+    pub(crate) buffer: Vec<u8>,
     pub(crate) options: Options,
     pub(crate) desk: Arc<Desk>,
 }
@@ -46,6 +48,8 @@ const WRITABLE: u16 = 2;
 const ENDED: u16 = 4;
 /// The socket is broken.
 const FAILED: u16 = 8;
+/// The sending side is shut down.
+const SHUT: u16 = 16;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
@@ -56,10 +60,10 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
 
     /// The poll has seen something.
     pub(crate) fn note(&mut self, event: &Event) {
-        self.flags |= READABLE * u16::from(event.is_readable())
-            | WRITABLE * u16::from(event.is_writable())
-            | (READABLE | ENDED) * u16::from(event.is_read_closed())
-            | FAILED * u16::from(event.is_error());
+        self.flags |= (READABLE * u16::from(event.is_readable()))
+            | (WRITABLE * u16::from(event.is_writable()))
+            | ((READABLE | ENDED) * u16::from(event.is_read_closed()))
+            | (FAILED * u16::from(event.is_error()));
     }
 
     /// Moves bytes until nothing moves any more. True: only the budget is used up.
@@ -67,7 +71,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// # Errors
     /// The socket failed or the image is gone: there is no use in going on.
     pub(crate) fn turn(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
-        if self.has(FAILED) {
+        if self.flags & FAILED != 0 {
             return Err(Errno::CONNRESET);
         }
         while self.write(scope)? || self.read(scope)? {
@@ -75,9 +79,9 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
                 return Ok(true);
             }
         }
-        if self.connection.wants_shutdown() {
-            // Once would do, and this is seldom more often. Of a peer that is gone already, the
-            // next read tells.
+        if self.flags & SHUT == 0 && self.connection.wants_shutdown() {
+            self.flags |= SHUT;
+            // Of a peer that is gone already, the next read tells.
             let _ = self.socket.shutdown(Shutdown::Write);
         }
         Ok(false)
@@ -109,10 +113,6 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         }
     }
 
-    fn has(&self, flag: u16) -> bool {
-        self.flags & flag != 0
-    }
-
     /// Writes the next bytes. False: there are none, or the socket is full.
     ///
     /// An image leaves straight from its mapping, by `send`, not by `sendfile`: one way for every
@@ -135,7 +135,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// from its file's new end to the end of the page; the store's look at the file before a claim
     /// finds that.
     fn write(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
-        let next = self.connection.transmit().filter(|_| self.has(WRITABLE));
+        let next = self.connection.transmit().filter(|_| self.flags & WRITABLE != 0);
         let Some(transmit) = next else { return Ok(false) };
         let bytes = transmit.as_slice();
         let bytes = &bytes[..bytes.len().min(scope.budget)];
@@ -166,7 +166,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
 
     /// Reads what is there. False: nothing is wanted, or nothing there.
     fn read(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
-        if !self.has(READABLE) || !self.connection.wants_read() {
+        if self.flags & READABLE == 0 || !self.connection.wants_read() {
             return Ok(false);
         }
         match rustix::net::recv(&self.socket, &mut *scope.buffer, RecvFlags::DONTWAIT) {
@@ -175,7 +175,7 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
                 let (_, n) = received?;
                 // There was no more than that, so the next bytes come with an edge; but if the end
                 // has come already, its edge was the last one.
-                if n == 0 || n < scope.buffer.len() && !self.has(ENDED) {
+                if n == 0 || n < scope.buffer.len() && self.flags & ENDED == 0 {
                     self.flags &= !READABLE;
                 }
                 scope.budget = scope.budget.saturating_sub(n);

@@ -1,4 +1,5 @@
-//! One worker: a thread with a poll, a listening socket, a store and its peers.
+//! One worker: a thread with a poll, a listening socket, a store and its peers. The loop comes
+//! first, then what it does with peers and their queries, then the way in and the end.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -6,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -62,8 +63,7 @@ impl Seat {
     pub(crate) fn new(listener: TcpListener, options: &Options) -> io::Result<Self> {
         let poll = Poll::new()?;
         listen(&listener, options)?;
-        let mut source = SourceFd(&listener.as_raw_fd());
-        poll.registry().register(&mut source, LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, ANY)?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let desk = Desk { tally: Tally::new(), stopping: false.into(), rung: false.into(), waker };
         Ok(Self { poll, listener: Some(listener), desk: Arc::new(desk) })
@@ -90,12 +90,12 @@ impl<S: Store> Worker<S> {
     /// settings, where the core keeps spare buffers.
     pub(crate) fn new(seat: Seat, store: S, options: Options) -> Self {
         let (now, desk) = (clock(), Arc::clone(&seat.desk));
-        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        let buffer = vec![0; READ_BYTES];
         Self {
             seat,
             store,
             peers: Slab::new(),
-            scope: Scope { now, budget: 0, buffer, options, desk },
+            scope: Scope { now, quarter_ms: 0, budget: 0, buffer, options, desk },
             deadlines: Deadlines::new(now.instant),
             serial: 0,
             hand: 0,
@@ -115,9 +115,10 @@ impl<S: Store> Worker<S> {
                 Ok(()) | Err(_) => {}
             }
             self.scope.now = clock();
+            self.scope.quarter_ms = ((self.now() - self.deadlines.start).as_micros() / 250) as u16;
             self.turn(&events);
         }
-        // The time to finish is over.
+        // The time to finish is over, for those that have not.
         for mut peer in self.peers.drain() {
             peer.abort();
             peer.connection.handle_reset(self.scope.now);
@@ -128,10 +129,11 @@ impl<S: Store> Worker<S> {
     }
 
     fn turn(&mut self, events: &Events) {
+        // Nobody new comes in before all of them are seen, so none meets the wrong peer.
         for event in events {
             match event.token() {
                 WAKE => {}
-                LISTENER => _ = self.accept_at.get_or_insert(self.now()),
+                LISTENER => _ = self.accept_at.get_or_insert(self.scope.now.instant),
                 Token(slot) => self.drive(slot as u32, |peer, _| peer.note(event)),
             }
         }
@@ -147,7 +149,6 @@ impl<S: Store> Worker<S> {
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
     fn drive(&mut self, slot: u32, happened: impl FnOnce(&mut Peer<S::Image>, Now)) {
-        let asked_at = self.quarter_ms();
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
         let (now, scope) = (self.scope.now, &mut self.scope);
         scope.budget = scope.options.turn_bytes_max.max(READ_BYTES);
@@ -160,36 +161,35 @@ impl<S: Store> Worker<S> {
             // four billion queries: an answer that comes too late finds its number nowhere.
             if let Some((id, query)) = peer.connection.poll_query() {
                 self.serial = self.serial.wrapping_add(1).max(1);
-                (peer.serial, peer.query, peer.asked_at) = (self.serial, id, asked_at);
+                (peer.serial, peer.query, peer.asked_at) = (self.serial, id, scope.quarter_ms);
                 let ticket = Ticket(u64::from(slot) << 32 | u64::from(self.serial));
                 self.queries.push((ticket, query));
             }
             again
         }));
-        let tally = &self.scope.desk.tally;
         match (driven, peer.connection.closed()) {
             (Ok(Ok(again)), None) => {
                 if again {
                     // For another edge at once, after the others have had their turn.
                     let mut source = SourceFd(&peer.socket.as_raw_fd());
                     let (registry, token) = (self.seat.poll.registry(), Token(slot as usize));
-                    let _ = registry.reregister(&mut source, token, BOTH);
+                    let _ = registry.reregister(&mut source, token, ANY);
                 }
                 self.deadlines.arm(slot, peer.connection.poll_timeout().unwrap_or(now.instant));
                 return;
             }
-            (Ok(Ok(_)), Some(reason)) => tally.closed(reason),
+            (Ok(Ok(_)), Some(reason)) => self.scope.desk.tally.closed(reason),
             (Ok(Err(error)), _) => {
                 if error == Errno::FAULT {
                     tracing::error!("a file was cut short while its image was sent");
                 }
                 peer.abort();
-                tally.broken.add(1);
+                self.scope.desk.tally.broken.add(1);
             }
             (Err(_), _) => {
                 tracing::error!("a connection ended with a panic: please report this bug");
                 peer.abort();
-                tally.panicked.add(1);
+                self.scope.desk.tally.panicked.add(1);
             }
         }
         // Closing the socket takes it out of the poll.
@@ -198,11 +198,6 @@ impl<S: Store> Worker<S> {
 
     fn now(&self) -> Instant {
         self.scope.now.instant
-    }
-
-    /// Quarters of a millisecond from the start to this turn; starts over every 16 s.
-    fn quarter_ms(&self) -> u16 {
-        ((self.now() - self.deadlines.start).as_micros() as u64 / 250) as u16
     }
 
     fn expire(&mut self) {
@@ -227,12 +222,11 @@ impl<S: Store> Worker<S> {
             }
             for (ticket, answer) in answers.drain(..) {
                 let (slot, serial) = ((ticket.0 >> 32) as u32, ticket.0 as u32);
-                let quarter_ms = self.quarter_ms();
                 let peer = self.peers.get_mut(slot as usize).filter(|peer| peer.serial == serial);
                 let Some(peer) = peer else { continue };
-                let (id, quarters) = (peer.query, quarter_ms.wrapping_sub(peer.asked_at));
+                let (id, took) = (peer.query, self.scope.quarter_ms.wrapping_sub(peer.asked_at));
                 peer.serial = 0;
-                self.scope.desk.tally.answered(Duration::from_micros(250 * u64::from(quarters)));
+                self.scope.desk.tally.answered(Duration::from_micros(250 * u64::from(took)));
                 self.drive(slot, |peer, now| peer.connection.handle_answer(now, id, answer));
             }
         }
@@ -258,7 +252,7 @@ impl<S: Store> Worker<S> {
     fn pause(&mut self, error: &io::Error) {
         self.accept_at = Some(self.now() + PAUSE);
         self.scope.desk.tally.accept_pauses.add(1);
-        tracing::warn!(%error, "cannot accept; raise the limit of open files or lower connections_max");
+        tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
     }
 
     fn admit(&mut self, socket: TcpStream) {
@@ -268,7 +262,7 @@ impl<S: Store> Worker<S> {
         let connection = Connection::plain(Arc::clone(&self.scope.options.config), self.scope.now);
         let slot = self.peers.insert(Peer::new(connection, socket));
         let mut source = SourceFd(&self.peers[slot].socket.as_raw_fd());
-        if let Err(error) = self.seat.poll.registry().register(&mut source, Token(slot), BOTH) {
+        if let Err(error) = self.seat.poll.registry().register(&mut source, Token(slot), ANY) {
             self.peers.remove(slot);
             return self.pause(&error);
         }
@@ -284,12 +278,11 @@ impl<S: Store> Worker<S> {
         let is_gone = (0..EVICTION_TRIES.min(self.peers.len())).any(|_| {
             // As many as there may be: no slot before the last one is free.
             self.hand = (self.hand + 1) % self.peers.len();
-            let peer = self.peers.get(self.hand);
-            let is_waiting = peer.is_some_and(|peer| peer.connection.wants_read());
-            if is_waiting {
+            let waits = self.peers.get(self.hand).is_some_and(|peer| peer.connection.wants_read());
+            if waits {
                 self.drive(self.hand as u32, |peer, now| peer.connection.handle_shutdown(now));
             }
-            is_waiting && !self.peers.contains(self.hand)
+            waits && !self.peers.contains(self.hand)
         });
         self.scope.desk.tally.evicted.add(is_gone.into());
         is_gone
@@ -315,7 +308,7 @@ impl<S: Store> Worker<S> {
     /// Takes no more connections than wait already, and lets the open ones finish.
     fn drain(&mut self) {
         self.drain_until = Some(self.now() + self.scope.options.drain_timeout);
-        self.accept_at.get_or_insert(self.now());
+        self.accept_at.get_or_insert(self.scope.now.instant);
         self.accept(self.scope.options.backlog.unsigned_abs() as usize);
         (self.seat.listener, self.accept_at) = (None, None);
         (0..self.peers.capacity() as u32).for_each(|slot| {
@@ -331,13 +324,13 @@ impl<S: Store> Worker<S> {
 }
 
 fn clock() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Now { instant: Instant::now(), unix }
+    Now { instant: Instant::now(), unix: UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()) }
 }
 
 const LISTENER: Token = Token(usize::MAX);
-const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 const WAKE: Token = Token(usize::MAX - 1);
+/// Whatever can happen to a socket.
+const ANY: Interest = Interest::READABLE.add(Interest::WRITABLE);
 const EVENTS_PER_TURN: usize = 1024;
 /// A crowd at the door must not starve those who are inside.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -114,6 +114,15 @@ fn beyond_the_limit_the_answer_is_503_while_everybody_is_busy() {
 }
 
 #[test]
+fn without_any_room_everybody_is_refused() {
+    let server = Running::start(&Plain::new(), |options| options.connections_max = 0);
+    for _ in 0..3 {
+        assert!(server.connect().reply().head.starts_with("HTTP/1.1 503"));
+    }
+    assert_eq!((server.counters().refused, server.counters().accepted), (3, 0));
+}
+
+#[test]
 fn an_idle_connection_makes_room_for_a_new_one() {
     let server = Running::start(&Plain::new(), |options| options.connections_max = 3);
     let mut peers = Vec::new();
