@@ -93,6 +93,10 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected.
     pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {
         match &mut self.state {
+            // Neither the state nor the deadline changes: the case of most pieces of a body.
+            State::Receiving(Some(exchange)) if exchange.needs_more_than(bytes.len()) => {
+                exchange.input.extend_from_slice(bytes);
+            }
             State::Receiving(exchange) => {
                 let mut exchange = exchange.take().unwrap_or_else(|| self.config.spare.take());
                 let bytes = exchange.skip_blank_lines(bytes);
@@ -171,7 +175,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         }
         self.state = match std::mem::replace(&mut self.state, State::Receiving(None)) {
             State::Asking(mut exchange) => {
-                let step = exchange.resume(answer, &self.config, now);
+                let step = exchange.resume(&answer, &self.config, now);
                 return self.follow(now, exchange, step);
             }
             State::Claiming(mut exchange, mut stream) => {
@@ -329,16 +333,16 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     fn receive(&mut self, now: Now, mut exchange: Box<Exchange>, fresh: &[u8]) {
         let is_new = exchange.input.is_empty();
         let had_head = exchange.head.is_some();
-        let message = match exchange.measure(fresh, &self.config) {
-            Ok(message) => message,
+        match exchange.measure(fresh, &self.config) {
+            Ok(Some(message)) => {
+                let step = exchange.begin(fresh, &message, &self.config, now);
+                return self.follow(now, exchange, step);
+            }
+            Ok(None) => {}
             Err(refused) => {
                 exchange.input.clear();
                 return self.respond(now, exchange, Response::violation(refused));
             }
-        };
-        let step = message.and_then(|message| exchange.begin(fresh, &message, &self.config, now));
-        if let Some(step) = step {
-            return self.follow(now, exchange, step);
         }
         if exchange.head.is_some() && !had_head {
             self.deadline = now.instant + self.config.body_timeout;
@@ -352,11 +356,10 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     }
 
     /// Does what an endpoint wants next.
-    fn follow(&mut self, now: Now, mut exchange: Box<Exchange>, step: Step<I>) {
+    #[inline]
+    fn follow(&mut self, now: Now, exchange: Box<Exchange>, step: Step<I>) {
         match step {
-            Step::Ask(query, plan) => {
-                exchange.query = Some(query);
-                exchange.plan = Some(plan);
+            Step::Ask => {
                 self.queries = self.queries.wrapping_add(1);
                 self.deadline = now.instant + self.config.answer_timeout;
                 self.state = State::Asking(exchange);
@@ -386,7 +389,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             took: Duration::ZERO,
         });
         let part = response.content.into_part().filter(|_| !head_only);
-        let stream = part.map(|part| Box::new(Stream::of(part)));
+        let stream = part.map(|part| Box::new(Stream::of(*part)));
         exchange.until = Some(now.instant + self.config.transfer_timeout);
         self.open_window(now, &mut exchange);
         self.state = State::Responding(exchange, stream);
@@ -414,7 +417,9 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         exchange.end(now, None);
         let refused = matches!(exchange.report, Some(Report { status: 400.., .. }));
         let close = exchange.close || self.shutdown;
-        let rest = std::mem::take(&mut exchange.input);
+        // An empty buffer stays with its exchange, for the next request that comes in pieces.
+        let is_ahead = !exchange.input.is_empty();
+        let rest = if is_ahead { std::mem::take(&mut exchange.input) } else { Vec::new() };
         self.keep_ended(exchange);
         if close {
             let reason = match (self.shutdown, refused) {
@@ -425,7 +430,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
             return self.linger(now, reason);
         }
         self.deadline = now.instant + self.config.idle_timeout;
-        let is_ahead = !rest.is_empty() && rest != b"\r";
+        let is_ahead = is_ahead && rest != b"\r";
         self.pipelined = if is_ahead { self.pipelined.saturating_add(1) } else { 0 };
         if !rest.is_empty() {
             self.handle_input(now, &rest);

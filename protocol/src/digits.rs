@@ -3,11 +3,10 @@
 /// Lower-case hexadecimal of up to 32 bytes' worth of digest: MD5 (16) or SHA-256 (32).
 #[must_use]
 pub fn hex_text<const BYTES: usize, const DIGITS: usize>(bytes: &[u8; BYTES]) -> [u8; DIGITS] {
-    const { assert!(DIGITS == 2 * BYTES) };
+    const { assert!(DIGITS == 2 * BYTES && BYTES.is_multiple_of(4)) };
     let mut text = [0; DIGITS];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
+    for (eight, four) in text.as_chunks_mut().0.iter_mut().zip(bytes.as_chunks().0) {
+        *eight = eight_digits(u32::from_be_bytes(*four));
     }
     text
 }
@@ -15,38 +14,46 @@ pub fn hex_text<const BYTES: usize, const DIGITS: usize>(bytes: &[u8; BYTES]) ->
 /// The inverse of [`hex_text`]: exactly `2 * BYTES` lower-case digits; `None` for anything else.
 #[must_use]
 pub fn bytes_from_hex<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
-    if text.len() != 2 * BYTES {
+    let (pairs, []) = text.as_chunks() else { return None };
+    let pairs: &[[u8; 2]; BYTES] = pairs.try_into().ok()?;
+    // Two passes without an early end, so that both become a few vector instructions.
+    let is_digit = |b: u8| b.is_ascii_digit() | matches!(b, b'a'..=b'f');
+    if !pairs.as_flattened().iter().fold(true, |all, b| all & is_digit(*b)) {
         return None;
     }
-    let mut bytes = [0; BYTES];
-    let mut valid = true;
-    for (four, eight) in bytes.chunks_mut(4).zip(text.chunks(8)) {
-        let (value, is_hex, is_lower) = eight_digits(eight);
-        valid &= is_hex && is_lower;
-        four.copy_from_slice(&value.to_be_bytes()[..four.len()]);
-    }
-    valid.then_some(bytes)
+    // Letters have bit 6 set, and their low four bits count from 1.
+    let value = |digit: u8| (digit & 15).wrapping_add((digit >> 6).wrapping_mul(9));
+    Some(pairs.map(|[high, low]| value(high) << 4 | value(low)))
 }
 
-/// Reads up to eight hexadecimal digits at once: their value, as if zeros followed, whether all
-/// are digits, and whether no letter is upper case. They are in every request, so they are not
-/// taken one by one.
-pub(crate) fn eight_digits(digits: &[u8]) -> (u32, bool, bool) {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const NIBBLES: u64 = 15 * EACH;
-    let mut text = [b'0'; 8];
-    text[..digits.len()].copy_from_slice(digits);
-    let text = u64::from_be_bytes(text);
-    // Bit 6 is set in letters, whose low four bits count from 1.
+/// Reads eight hexadecimal digits of either case at once; `None` if there is anything else. They
+/// are in every request, and too few for vector instructions, but are not taken one by one.
+pub(crate) fn from_eight_digits(digits: &[u8; 8]) -> Option<u32> {
+    let text = u64::from_be_bytes(*digits);
     let letters = text >> 6 & EACH;
     let values = (text & NIBBLES).wrapping_add(letters.wrapping_mul(9)) & NIBBLES;
     // Whatever was no digit does not come out as it went in.
-    let above_nine = values.wrapping_add(6 * EACH) >> 4 & EACH;
-    let lower = values.wrapping_add(0x30 * EACH).wrapping_add(above_nine.wrapping_mul(39));
-    let is_hex = text | letters << 5 == lower;
+    if text | letters << 5 != text_of(values) {
+        return None;
+    }
     let pairs = (values >> 4 | values) & 0x00ff_00ff_00ff_00ff;
     let quads = (pairs >> 8 | pairs) & 0x0000_ffff_0000_ffff;
-    ((quads >> 16 | quads) as u32, is_hex, text == lower)
+    Some((quads >> 16 | quads) as u32)
+}
+
+/// The inverse of [`from_eight_digits`], in lower case.
+pub(crate) fn eight_digits(value: u32) -> [u8; 8] {
+    let value = u64::from(value);
+    let quads = (value << 16 | value) & 0x0000_ffff_0000_ffff;
+    let pairs = (quads << 8 | quads) & 0x00ff_00ff_00ff_00ff;
+    text_of((pairs << 4 | pairs) & NIBBLES).to_be_bytes()
+}
+
+/// The digits of eight values below 16, one in each byte.
+fn text_of(values: u64) -> u64 {
+    let above_nine = values.wrapping_add(6 * EACH) >> 4 & EACH;
+    let to_letters = above_nine.wrapping_mul(u64::from(b'a' - b'0' - 10));
+    values.wrapping_add(u64::from(b'0') * EACH).wrapping_add(to_letters)
 }
 
 /// Writes a number in decimal, two digits at a time.
@@ -67,7 +74,9 @@ pub(crate) fn decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-pub(crate) const HEX: &[u8; 16] = b"0123456789abcdef";
+/// 1 in each byte, and the low half of each.
+const EACH: u64 = 0x0101_0101_0101_0101;
+const NIBBLES: u64 = 15 * EACH;
 /// Digits of `u64::MAX`.
 const DIGITS_MAX: usize = 20;
 
@@ -90,13 +99,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn eight_digits_are_read_as_one_by_one(text in "[0-9a-fA-F]{0,8}|[ -~]{0,8}") {
-            let padded = format!("{text:0<8}");
-            let value = u32::from_str_radix(&padded, 16).ok().filter(|_| !text.contains('+'));
-            let (found, is_hex, is_lower) = eight_digits(text.as_bytes());
-            prop_assert_eq!(is_hex.then_some(found), value);
-            let lower = !text.bytes().any(|b| b.is_ascii_uppercase());
-            prop_assert!(!is_hex || is_lower == lower);
+        fn eight_digits_are_read_as_one_by_one(text in "[0-9a-fA-F]{8}|[ -~]{8}") {
+            let number = u32::from_str_radix(&text, 16).ok().filter(|_| !text.contains('+'));
+            let digits = text.as_bytes().try_into().expect("eight");
+            prop_assert_eq!(from_eight_digits(digits), number);
+            let is_lower = !text.bytes().any(|b| b.is_ascii_uppercase());
+            let lower = number.filter(|_| is_lower).map(u32::to_be_bytes);
+            prop_assert_eq!(bytes_from_hex(text.as_bytes()), lower);
+        }
+
+        #[test]
+        fn eight_digits_are_written_as_one_by_one(value: u32) {
+            let expected = format!("{value:08x}");
+            prop_assert_eq!(&eight_digits(value)[..], expected.as_bytes());
         }
 
         #[test]
@@ -112,9 +127,11 @@ mod tests {
             for at in 0..8 {
                 let mut text = *b"0a1b2c3d";
                 text[at] = byte;
-                let (_, is_hex, is_lower) = eight_digits(&text);
-                assert_eq!(is_hex, byte.is_ascii_hexdigit(), "{byte:#x} at {at}");
-                assert_eq!(is_hex && is_lower, is_hex && !byte.is_ascii_uppercase());
+                let is_hex = byte.is_ascii_hexdigit();
+                assert_eq!(from_eight_digits(&text).is_some(), is_hex, "{byte:#x} at {at}");
+                let lower: Option<[u8; 4]> = bytes_from_hex(&text);
+                let is_lower = is_hex && !byte.is_ascii_uppercase();
+                assert_eq!(lower.is_some(), is_lower, "{byte:#x} at {at}");
             }
         }
     }

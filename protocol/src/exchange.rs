@@ -31,7 +31,7 @@ pub(crate) struct Exchange {
     /// How much of `output` has left.
     pub(crate) sent: usize,
     /// What to do with the answer to the open query.
-    pub(crate) plan: Option<Plan>,
+    plan: Option<Plan>,
     /// The open query, until the driver has taken it.
     pub(crate) query: Option<Query>,
     pub(crate) endpoint: Option<Endpoint>,
@@ -70,6 +70,17 @@ impl Exchange {
     /// Is a CR all there is? It may be half of a line end: no request has begun yet.
     pub(crate) fn is_half_line_end(&self) -> bool {
         self.head.is_none() && self.input == b"\r"
+    }
+
+    /// Will the request be incomplete with `fresh` more bytes? Certain only where it is true.
+    pub(crate) fn needs_more_than(&self, fresh: usize) -> bool {
+        match self.head {
+            Some(Head { length, framing: Framing::Length(body), .. }) => {
+                let kept = self.input.len() - length.min(self.input.len());
+                ((kept + fresh) as u64) < body
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Looks for the end of the request in what is kept and `fresh`, which are taken as one.
@@ -122,13 +133,14 @@ impl Exchange {
         message: &Message,
         config: &Config,
         now: Now,
-    ) -> Option<Step<I>> {
+    ) -> Step<I> {
         let bytes = if self.input.is_empty() { fresh } else { &self.input };
-        let request =
-            Request { head: self.head.as_ref()?, bytes, body: &bytes[message.body.clone()] };
+        let Some(head) = &self.head else { return Step::Reply(Response::unavailable()) };
+        let request = Request { head, bytes, body: &bytes[message.body.clone()] };
         let endpoint = api::route(&request);
-        let mut context = Context { config, now, endpoint, scratch: &mut self.scratch };
-        let step = api::begin(&request, &mut context);
+        let (scratch, query) = (&mut self.scratch, &mut self.query);
+        let mut context = Context { config, now, endpoint, scratch, query };
+        let step = api::begin(&request, &mut self.plan, &mut context);
         self.endpoint = Some(context.endpoint);
         self.began = Some(now.instant);
         if self.input.is_empty() {
@@ -138,20 +150,21 @@ impl Exchange {
             let blank = head::skip_blank_lines(&self.input[message.end..]);
             self.input.drain(..message.end + blank);
         }
-        Some(step)
+        step
     }
 
     /// Goes on with the store's answer.
     pub(crate) fn resume<I: Clone>(
         &mut self,
-        answer: Answer<I>,
+        answer: &Answer<I>,
         config: &Config,
         now: Now,
     ) -> Step<I> {
         self.query = None;
         let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
-        let mut context = Context { config, now, endpoint, scratch: &mut self.scratch };
-        match self.plan.take() {
+        let (scratch, query) = (&mut self.scratch, &mut self.query);
+        let mut context = Context { config, now, endpoint, scratch, query };
+        match &mut self.plan {
             Some(plan) => api::resume(plan, answer, &mut context),
             None => Step::Reply(Response::unavailable()),
         }

@@ -6,7 +6,7 @@ use std::fmt;
 
 pub use crate::digits::{bytes_from_hex, hex_text};
 
-use crate::digits::{HEX, eight_digits};
+use crate::digits::from_eight_digits;
 
 /// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (WIRE.md 1.1).
 ///
@@ -31,14 +31,19 @@ impl OwnerId {
     /// Takes the text of an owner id; `None` unless it is 64 to 128 of `[a-z0-9]`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        Self::read(text.as_bytes())
+    }
+
+    /// The same of bytes that nobody has looked at.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
         let fits = (Self::BYTES_MIN..=Self::BYTES_MAX).contains(&text.len());
         // Without a branch per byte: this runs in every request.
-        let plain = |b: u8| b.is_ascii_lowercase() | b.is_ascii_digit();
-        if !fits || !text.bytes().fold(true, |all, b| all & plain(b)) {
+        let plain = |b: &u8| b.is_ascii_lowercase() | b.is_ascii_digit();
+        if !fits || !text.iter().fold(true, |all, b| all & plain(b)) {
             return None;
         }
         let mut inline = [0; Self::BYTES_MAX];
-        inline[..text.len()].copy_from_slice(text.as_bytes());
+        inline[..text.len()].copy_from_slice(text);
         Some(Self { length: text.len() as u8, text: inline })
     }
 
@@ -108,7 +113,12 @@ impl DeviceId {
     /// Takes 36 characters, `8-4-4-4-12` hexadecimal digits of any case; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        uuid_from(text.as_bytes()).map(Self)
+        Self::read(text.as_bytes())
+    }
+
+    /// The same of bytes that nobody has looked at.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        uuid_from(text).map(Self)
     }
 
     /// The 36 characters as they go on the wire, lower case.
@@ -224,24 +234,26 @@ impl Mac {
     /// anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if let Some((first, last)) =
-            text.as_bytes().split_at_checked(8).filter(|_| text.len() == 12)
+        Self::read(text.as_bytes())
+    }
+
+    /// The same of bytes that nobody has looked at.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        // As the libraries send it: the two overlap by four digits.
+        if let (Some(first), Some(last), 12) = (text.first_chunk(), text.last_chunk(), text.len())
+            && let (Some(first), Some(last)) = (from_eight_digits(first), from_eight_digits(last))
         {
-            // As the libraries send it.
-            let ((first, a, _), (last, b, _)) = (eight_digits(first), eight_digits(last));
-            if a && b {
-                return Some(Self(u64::from(first) << 16 | u64::from(last >> 16)));
-            }
+            return Some(Self(u64::from(first) << 16 | u64::from(last & 0xffff)));
         }
-        match hex_value(text.as_bytes()) {
+        match hex_value(text) {
             Some((value, 12)) => Some(Self(value)),
             Some(_) => None,
             None => Self::parse_sigfox(text),
         }
     }
 
-    fn parse_sigfox(text: &str) -> Option<Self> {
-        let mut rest = text.as_bytes();
+    fn parse_sigfox(text: &[u8]) -> Option<Self> {
+        let mut rest = text;
         for letter in Self::SIGFOX {
             while let [b':' | b'-' | b'.', after @ ..] = rest {
                 rest = after;
@@ -382,10 +394,8 @@ pub(crate) fn misleads(text: &str) -> bool {
 }
 
 const UUID_DASHES: [usize; 4] = [8, 13, 18, 23];
-/// Where its five parts stand.
+/// Where its five parts stand: before each of them are as many dashes as parts.
 const UUID_PARTS: [(usize, usize); 5] = [(0, 8), (9, 13), (14, 18), (19, 23), (24, 36)];
-/// Where each byte's two digits begin in the text of a UUID.
-const UUID_PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 /// The value and the number of hexadecimal digits: separators are skipped, a blank is a zero.
 /// `None` if there is anything else, or too much of it.
@@ -413,24 +423,21 @@ fn uuid_from(text: &[u8]) -> Option<[u8; 16]> {
         return None;
     }
     let mut digits = [0; 32];
-    for ((start, end), at) in UUID_PARTS.into_iter().zip([0, 8, 12, 16, 20]) {
-        digits[at..at + end - start].copy_from_slice(&text[start..end]);
+    for (dashes, (start, end)) in UUID_PARTS.into_iter().enumerate() {
+        digits[start - dashes..end - dashes].copy_from_slice(&text[start..end]);
     }
     let mut bytes = [0; 16];
-    let mut valid = true;
-    for (four, eight) in bytes.chunks_exact_mut(4).zip(digits.chunks_exact(8)) {
-        let (value, is_hex, _) = eight_digits(eight);
-        valid &= is_hex;
-        four.copy_from_slice(&value.to_be_bytes());
+    for (four, eight) in bytes.as_chunks_mut().0.iter_mut().zip(digits.as_chunks().0) {
+        *four = from_eight_digits(eight)?.to_be_bytes();
     }
-    valid.then_some(bytes)
+    Some(bytes)
 }
 
 fn uuid_text(bytes: &[u8; 16]) -> [u8; 36] {
+    let digits: [u8; 32] = hex_text(bytes);
     let mut text = [b'-'; 36];
-    for (byte, at) in bytes.iter().zip(UUID_PAIRS) {
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 15)];
+    for (dashes, (start, end)) in UUID_PARTS.into_iter().enumerate() {
+        text[start..end].copy_from_slice(&digits[start - dashes..end - dashes]);
     }
     text
 }

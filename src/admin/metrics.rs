@@ -94,7 +94,7 @@ fn of_store(stats: &StoreStats) -> Vec<Family> {
             "Images that could not be opened or were not what was published",
             stats.images_refused_total,
         ),
-        histogram("store_commit_seconds", "Time to make a commit durable", &stats.commit_us, 1e-6),
+        histogram("store_commit_seconds", "Time to make a commit durable", &stats.commit_us, 1e6),
         histogram("store_group_writes", "Writes in a commit", &stats.group_writes, 1.0),
     ]
 }
@@ -229,8 +229,8 @@ fn labelled(
     Family { name, help, values: Values::Counters(values.collect()) }
 }
 
-fn histogram(name: &'static str, help: &'static str, from: &Buckets, scale: f64) -> Family {
-    let bound = |most: u64| if most == u64::MAX { f64::INFINITY } else { most as f64 * scale };
+fn histogram(name: &'static str, help: &'static str, from: &Buckets, per_unit: f64) -> Family {
+    let bound = |most: u64| if most == u64::MAX { f64::INFINITY } else { most as f64 / per_unit };
     let mut buckets: Vec<_> = from.counts.iter().map(|(most, n)| (bound(*most), *n)).collect();
     if buckets.is_empty() {
         buckets.push((f64::INFINITY, 0));
@@ -239,7 +239,7 @@ fn histogram(name: &'static str, help: &'static str, from: &Buckets, scale: f64)
     Family {
         name,
         help,
-        values: Values::Histogram { sum: from.sum as f64 * scale, count, buckets },
+        values: Values::Histogram { sum: from.sum as f64 / per_unit, count, buckets },
     }
 }
 
@@ -341,17 +341,18 @@ mod tests {
     #[test]
     fn the_text_is_what_prometheus_reads() {
         let mut buckets = Buckets::default();
-        buckets.counts = vec![(1000, 2), (u64::MAX, 1)];
+        buckets.counts = vec![(100, 0), (1000, 2), (u64::MAX, 1)];
         buckets.sum = 5000;
         let text = render(vec![
             counter("offers", "Offers", 3),
-            histogram("store_commit_seconds", "Time", &buckets, 1e-6),
+            histogram("store_commit_seconds", "Time", &buckets, 1e6),
         ]);
         let text = text.expect("rendered");
         for line in [
             "# TYPE otter_offers counter",
             "otter_offers_total 3",
             "otter_store_commit_seconds_sum 0.005",
+            "otter_store_commit_seconds_bucket{le=\"0.0001\"} 0",
             "otter_store_commit_seconds_bucket{le=\"0.001\"} 2",
             "otter_store_commit_seconds_bucket{le=\"+Inf\"} 3",
         ] {

@@ -138,12 +138,14 @@ impl Committer {
             && let Some(mut write) = self.queue.pop_front()
         {
             self.plan.clear();
-            let answer = write.decide(&self.shared, now_ms, &mut self.plan);
-            if self.touched.meets(&self.plan) {
+            write.stand(&self.shared, &mut self.plan);
+            let free = !self.touched.meets(&self.plan);
+            let answer = free.then(|| write.decide(&self.shared, now_ms, &mut self.plan));
+            let Some(answer) = answer.filter(|_| !self.touched.meets(&self.plan)) else {
                 self.touched.bar(&self.plan);
                 deferred.push_back(write);
                 continue;
-            }
+            };
             self.touched.add(&self.plan);
             let changes = !self.plan.changes.is_empty();
             self.changes.append(&mut self.plan.changes);
@@ -153,21 +155,11 @@ impl Committer {
         deferred.append(&mut self.queue);
         self.queue = deferred;
         if !self.changes.is_empty() {
-            self.expire(now_ms);
+            let tables = self.shared.tables();
+            let ended = tables.tokens.ended(now_ms).take(EXPIRED_PER_GROUP_MAX);
+            self.changes.extend(ended.map(Change::expired));
         }
         group
-    }
-
-    /// Adds what has ended to the group, except what the group removes anyway.
-    fn expire(&mut self, now_ms: u64) {
-        let tables = self.shared.tables();
-        for hash in tables.tokens.ended(now_ms).take(EXPIRED_PER_GROUP_MAX) {
-            self.plan.clear();
-            self.plan.expire(&tables, hash);
-            if !self.touched.meets(&self.plan) {
-                self.changes.append(&mut self.plan.changes);
-            }
-        }
     }
 
     /// Makes what is durable visible.
@@ -199,6 +191,13 @@ struct Decided {
 }
 
 impl Write {
+    /// Operations say what they stand on when they decide.
+    fn stand(&self, shared: &Shared, plan: &mut Plan) {
+        if let Self::Job(job) = self {
+            shared.tables().stand(&job.write, plan);
+        }
+    }
+
     fn decide(&mut self, shared: &Shared, now_ms: u64, plan: &mut Plan) -> Answer<()> {
         match self {
             Self::Job(job) => decide_job(job, shared, now_ms, plan),

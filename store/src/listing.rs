@@ -99,10 +99,10 @@ fn device_row(facts: &DeviceFacts<&str>, owner: OwnerId, detail: Detail) -> Devi
 
 fn select(condition: &str) -> String {
     format!(
-        "SELECT {DEVICE_COLUMNS}, owners.owner, registered, facts, push
+        "SELECT {DEVICE_COLUMNS}, owners.owner, registered, coalesce(facts, '{{}}'), push
          FROM devices
          JOIN owners ON owners.id = devices.owner
-         JOIN details ON details.device = devices.id
+         LEFT JOIN details ON details.device = devices.id
          WHERE {condition}"
     )
 }

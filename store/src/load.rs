@@ -65,7 +65,9 @@ fn devices(database: &Connection, tables: &mut Tables, owners: &OwnerRows) -> Re
     let most: Option<i64> =
         database.query_row("SELECT max(id) FROM devices", [], |row| row.get(0))?;
     let most = most.and_then(|id| usize::try_from(id).ok()).unwrap_or_default();
-    tables.devices.reserve(most.min(RESERVED_MAX));
+    // With room for as many more as may come until the next start: making room later moves all
+    // rows' places in the indexes while nobody is answered.
+    tables.devices.reserve((most + most / 4).min(RESERVED_MAX));
     let mut statement =
         database.prepare(&format!("SELECT {DEVICE_COLUMNS} FROM devices ORDER BY id"))?;
     let mut rows = statement.query([])?;

@@ -9,11 +9,11 @@ use otter_protocol::{Answer, Query};
 use crate::clock::{self, Clock};
 use crate::error::OpenError;
 use crate::image::Image;
-use crate::images::{ImageName, Images};
+use crate::images::Images;
 use crate::job::Outcome;
 use crate::operator::Operator;
 use crate::shared::{Ready, Shared};
-use crate::tables::{Details, Plan, Tables, Write};
+use crate::tables::{Change, Details, Plan, Tables, Write};
 use crate::{Store, Ticket, Wake};
 
 /// A store that forgets everything but its images: for demonstrations, benches and tests.
@@ -152,25 +152,16 @@ pub(crate) fn operate_now<R>(
 fn change_now<R>(shared: &Shared, now_ms: u64, decide: impl FnOnce(&Tables, &mut Plan) -> R) -> R {
     let mut plan = Plan::default();
     let mut tables = shared.tables_mut();
-    for hash in tables.tokens.ended(now_ms).take(EXPIRED_PER_WRITE_MAX) {
-        plan.expire(&tables, hash);
-    }
-    let mut freed = apply(&mut tables, &plan);
-    shared.counters.kept(0, &plan.changes);
-    plan.clear();
     let outcome = decide(&tables, &mut plan);
-    freed.append(&mut apply(&mut tables, &plan));
-    drop(tables);
-    shared.counters.kept(usize::from(!plan.changes.is_empty()), &plan.changes);
-    shared.sweep(&freed);
-    outcome
-}
-
-/// Applies what was planned and returns the images that may be without use now.
-fn apply(tables: &mut Tables, plan: &Plan) -> Vec<ImageName> {
+    let writes = usize::from(!plan.changes.is_empty());
+    plan.changes
+        .extend(tables.tokens.ended(now_ms).take(EXPIRED_PER_WRITE_MAX).map(Change::expired));
     let freed = tables.images_freed(&plan.changes);
     plan.changes.iter().for_each(|change| tables.apply(change));
-    freed
+    drop(tables);
+    shared.counters.kept(writes, &plan.changes);
+    shared.sweep(&freed);
+    outcome
 }
 
 /// More than one write can issue, so that what has ended never piles up.

@@ -16,7 +16,7 @@ use crate::listing;
 use crate::memory::operate_now;
 use crate::shared::Shared;
 use crate::stats::StoreStats;
-use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch, settled};
+use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch};
 use crate::token::key_hash;
 
 /// The operator's side of a store. Cheap to clone; every call blocks until what it did is
@@ -182,15 +182,18 @@ impl Operator {
     /// All owners, in the order of their creation.
     #[must_use]
     pub fn owners(&self) -> Vec<OwnerRow> {
-        let tables = self.shared.tables();
-        let rows = tables.owners.rows.iter().map(|owner| OwnerRow {
-            owner: owner.id,
-            keys: owner.keys.len() as u64,
-            devices: owner.devices,
-            releases: owner.releases,
-            created: owner.created,
+        let mut rows = Vec::new();
+        self.shared.each_row(owners_len, |tables, row| {
+            let owner = &tables.owners.rows[row];
+            rows.push(OwnerRow {
+                owner: owner.id,
+                keys: owner.keys.len() as u64,
+                devices: owner.devices,
+                releases: owner.releases,
+                created: owner.created,
+            });
         });
-        rows.collect()
+        rows
     }
 
     /// Makes an API key of 32 random bytes; only its SHA-256 is kept.
@@ -219,10 +222,14 @@ impl Operator {
     /// All keys, or those of one owner: by owner, then in the order of their creation.
     #[must_use]
     pub fn keys(&self, owner: Option<&OwnerId>) -> Vec<KeyRow> {
-        let tables = self.shared.tables();
-        let owners = tables.owners.rows.iter();
-        let owners = owners.filter(|row| owner.is_none_or(|owner| row.id == *owner));
-        owners.flat_map(|owner| owner.keys.iter().map(|key| key_row(owner.id, key))).collect()
+        let mut rows = Vec::new();
+        self.shared.each_row(owners_len, |tables, row| {
+            let known = &tables.owners.rows[row];
+            if owner.is_none_or(|owner| known.id == *owner) {
+                rows.extend(known.keys.iter().map(|key| key_row(known.id, key)));
+            }
+        });
+        rows
     }
 
     /// Takes a key back: no request that presents it is accepted once this returned.
@@ -281,8 +288,12 @@ impl Operator {
             let row = tables.devices.find(device).ok_or_else(|| not_found(Subject::Device))?;
             let facts = tables.devices.facts(row);
             let mut facts = facts.with_texts(|text| Box::from(*text));
-            facts.auto_update = change.auto_update.unwrap_or(facts.auto_update);
-            facts.alias = change.alias.and_then(settled).unwrap_or(facts.alias);
+            if let Some(auto_update) = change.auto_update {
+                facts.auto_update = auto_update;
+                // Somebody looked at the device: what held it back is over.
+                facts.offered = None;
+            }
+            facts.alias = change.alias.unwrap_or(facts.alias);
             let owner = tables.owner_id(facts.owner);
             let kept = KeptDevice { facts, owner, registered: None, details: None };
             plan.change(tables, Change::DeviceKept(Box::new(kept)));
@@ -362,6 +373,10 @@ pub(crate) fn conflict(what: Subject, reason: &'static str) -> OperatorError {
 /// A text has too many bytes.
 pub(crate) fn too_long(what: &str, bytes_max: usize) -> OperatorError {
     OperatorError::Invalid { reason: format!("{what} has at most {bytes_max} bytes; shorten it") }
+}
+
+fn owners_len(tables: &Tables) -> usize {
+    tables.owners.rows.len()
 }
 
 fn key_row(owner: OwnerId, key: &Key) -> KeyRow {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
 
-use otter_protocol::{DeviceId, Grant, Kind, Offer, OwnerId, ReleaseId, Token};
+use otter_protocol::{Alias, DeviceId, Grant, Kind, Offer, OwnerId, ReleaseId, Token};
 
 use crate::error::{OperatorError, Subject};
 use crate::operator::{Operator, conflict, not_found, too_long};
@@ -43,7 +43,8 @@ pub struct NewRelease {
     pub owner: OwnerId,
     /// Whom it is for.
     pub target: Target,
-    /// Its version: 1 to [`Offer::VERSION_BYTES_MAX`] bytes, no `"`, `\` or control characters.
+    /// Its version: 1 to [`Offer::VERSION_BYTES_MAX`] bytes that [`Alias::clean`] leaves as they
+    /// are, for the same reasons.
     pub version: String,
     /// Its platform; kept in lower case.
     pub platform: String,
@@ -147,9 +148,15 @@ impl Operator {
     /// All releases, or those of one owner, in the order of their publication.
     #[must_use]
     pub fn releases(&self, owner: Option<&OwnerId>) -> Vec<ReleaseRow> {
-        let tables = self.shared().tables();
-        let rows = tables.releases.rows.iter().map(|release| release_row(&tables, release));
-        rows.filter(|row| owner.is_none_or(|owner| row.owner == *owner)).collect()
+        let mut rows = Vec::new();
+        let releases = |tables: &Tables| tables.releases.rows.len();
+        self.shared().each_row(releases, |tables, row| {
+            let release = &tables.releases.rows[row];
+            if owner.is_none_or(|owner| tables.owner_id(release.owner) == *owner) {
+                rows.push(release_row(tables, release));
+            }
+        });
+        rows
     }
 
     /// Withdraws a release: it is offered no more, and tokens for it give nothing. A transfer
@@ -208,7 +215,6 @@ impl Operator {
     pub fn revoke_token(&self, token: &Token) -> Result<(), OperatorError> {
         let hash = TokenHash::of(token);
         self.write(move |tables, now_ms, plan| {
-            plan.reads(Touch::Token(hash));
             let known = tables.tokens.find(&hash).filter(|(_, token)| now_ms < token.end_ms());
             let (device, _) = known.ok_or_else(|| not_found(Subject::Token))?;
             plan.reads(Touch::Device(tables.devices.udid(device)));
@@ -226,9 +232,9 @@ impl Operator {
             plan.reads(Touch::Device(device));
             let row = tables.devices.find(device).ok_or_else(|| not_found(Subject::Device))?;
             let mut tokens = 0;
-            for (hash, token) in tables.tokens.of_device(row) {
+            for (hash, _) in tables.tokens.of_device(row, now_ms) {
                 plan.change(tables, revoked(hash));
-                tokens += u64::from(now_ms < token.end_ms());
+                tokens += 1;
             }
             Ok(tokens)
         })
@@ -238,6 +244,7 @@ impl Operator {
     fn checked(&self, release: NewRelease, image: &Staged) -> Result<Checked, OperatorError> {
         let NewRelease { owner, target, version, platform, env_hash, kind, source } = release;
         check_text("the version", &version, 1, Offer::VERSION_BYTES_MAX)?;
+        check_reply("the version", &version)?;
         check_text("the platform", &platform, 1, PLATFORM_BYTES_MAX)?;
         if let Some(env_hash) = &env_hash {
             check_text("the environment hash", env_hash, 1, ENV_HASH_BYTES_MAX)?;
@@ -259,7 +266,7 @@ impl Operator {
     }
 
     /// For how many devices the offer is the newest and an update, and how many of them wait to be
-    /// asked. Looks at a few thousand at a time, so that devices are answered in between.
+    /// asked.
     fn updates(
         &self,
         offer: &Arc<Offer>,
@@ -268,9 +275,13 @@ impl Operator {
         is_update: Judge<'_>,
     ) -> (u64, u64) {
         let mut reported: HashMap<Reported, (u64, u64)> = HashMap::new();
-        let mut add = |tables: &Tables, row: u32| {
-            if tables.newest(row).is_some_and(|newest| newest.release == offer.release) {
-                let (version, env_hash, auto_update) = tables.devices.reported(row);
+        let row = self.shared().tables().owners.find(owner);
+        let mut add = |tables: &Tables, device: usize| {
+            let device = device as u32;
+            let concerned = Some(tables.devices.owner(device)) == row
+                && tables.newest(device).is_some_and(|newest| newest.release == offer.release);
+            if concerned {
+                let (version, env_hash, auto_update) = tables.devices.reported(device);
                 let counts = reported.entry((version.cloned(), env_hash.cloned())).or_default();
                 counts.0 += 1;
                 counts.1 += u64::from(!auto_update);
@@ -279,33 +290,16 @@ impl Operator {
         match target {
             Target::Device(device) => {
                 let tables = self.shared().tables();
-                let owner = tables.owners.find(owner);
-                if let Some(row) = owner.and_then(|owner| tables.device_of(owner, device)) {
-                    add(&tables, row);
+                if let Some(device) = tables.devices.find(device) {
+                    add(&tables, device as usize);
                 }
             }
-            Target::All => self.each_device_of(owner, add),
+            Target::All => self.shared().each_row(|tables| tables.devices.len() as usize, add),
         }
         let judged = reported.into_iter().filter(|((version, env_hash), _)| {
             is_update(offer, version.as_deref(), env_hash.as_deref())
         });
         judged.fold((0, 0), |sum, (_, counts)| (sum.0 + counts.0, sum.1 + counts.1))
-    }
-
-    fn each_device_of(&self, owner: &OwnerId, mut each: impl FnMut(&Tables, u32)) {
-        let mut next = 0;
-        loop {
-            let tables = self.shared().tables();
-            let Some(owner) = tables.owners.find(owner) else { return };
-            let end = tables.devices.len().min(next + DEVICES_PER_LOOK);
-            for row in (next..end).filter(|row| tables.devices.owner(*row) == owner) {
-                each(&tables, row);
-            }
-            if end == tables.devices.len() {
-                return;
-            }
-            next = end;
-        }
     }
 }
 
@@ -352,7 +346,17 @@ fn invalid(reason: &str) -> OperatorError {
 }
 
 /// What goes into a reply that old libraries cut apart by text search must not contain what they
-/// search for (WIRE.md 2.2).
+/// search for (WIRE.md 2.2): the same rules as for an alias.
+fn check_reply(what: &str, text: &str) -> Result<(), OperatorError> {
+    match Alias::clean(text) {
+        Some(clean) if clean.as_str() == text => Ok(()),
+        Some(_) | None => Err(invalid(&format!(
+            "{what} would be misunderstood by devices; leave out braces, blanks around it, and \
+             words of the protocol such as `registration`"
+        ))),
+    }
+}
+
 fn check_text(
     what: &str,
     text: &str,
@@ -376,5 +380,3 @@ const PLATFORM_BYTES_MAX: usize = 64;
 /// A hash in hexadecimal digits has at most 128.
 const ENV_HASH_BYTES_MAX: usize = 128;
 const SOURCE_BYTES_MAX: usize = 1024;
-/// Devices that are looked at under one lock: a fraction of a millisecond.
-const DEVICES_PER_LOOK: u32 = 4096;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result, TransactionBehavior};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result, TransactionBehavior, ffi};
 
 use crate::error::OpenError;
 use crate::images::at;
@@ -70,11 +70,22 @@ struct Stamp {
 fn create_private(path: &Path) -> std::result::Result<(), OpenError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let synced = match created {
-        Ok(_) => path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all()),
+        Ok(_) => sync_above(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     };
     synced.map_err(at(path))
+}
+
+/// Makes a new file's name durable, and as far as possible that of its directory, which may be as
+/// new.
+fn sync_above(path: &Path) -> io::Result<()> {
+    let directory = path.canonicalize()?;
+    let mut above = directory.ancestors().skip(1);
+    above.next().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
+    // A directory that we may not read is not ours to make durable.
+    let _ = above.next().map(|parent| File::open(parent)?.sync_all());
+    Ok(())
 }
 
 fn stamp_of(database: &Connection) -> Result<Stamp> {
@@ -104,8 +115,9 @@ fn configure(database: &Connection) -> Result<()> {
     database.set_prepared_statement_cache_capacity(STATEMENTS);
     let mode: String = database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        let reason = "the file system does not support its journal; use a local disk";
-        return Err(Error::ToSqlConversionFailure(reason.into()));
+        let reason = "the file system cannot share memory between processes; use a local disk";
+        let refused = ffi::Error::new(ffi::SQLITE_CANTOPEN);
+        return Err(Error::SqliteFailure(refused, Some(reason.to_owned())));
     }
     database.execute_batch(SETTINGS)
 }
@@ -134,13 +146,42 @@ const APPLICATION_ID: i32 = 0x4f54_5452;
 const STATEMENTS: usize = 64;
 
 /// `FULL` makes each commit durable before it returns. The log is written back to the database
-/// every 16 MiB, and the page cache may take 32 MiB. Somebody who looks at the database with other
-/// tools and locks it is waited for.
+/// every 16 MiB, and the page cache may take 8 MiB: all but the leaves of a million devices.
+/// Somebody who looks at the database with other tools and locks it is waited for.
 const SETTINGS: &str = "
     PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 4096;
     PRAGMA journal_size_limit = 67108864;
-    PRAGMA cache_size = -32768;
+    PRAGMA cache_size = -8192;
     PRAGMA temp_store = MEMORY;
     PRAGMA busy_timeout = 5000;
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_commit_is_synced_before_it_returns() {
+        // What a process that is killed leaves behind does not tell, because the system keeps what
+        // was written; only a loss of power would.
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory.path().join("otter.db")).expect("a database");
+        let setting = |pragma| -> rusqlite::types::Value {
+            database.query_row(pragma, [], |row| row.get(0)).expect("a setting")
+        };
+        assert_eq!(setting("PRAGMA synchronous"), 2.into(), "FULL");
+        assert_eq!(setting("PRAGMA journal_mode"), "wal".to_owned().into());
+    }
+
+    #[test]
+    fn a_database_is_brought_to_our_version_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("otter.db");
+        for _ in 0..2 {
+            let database = open(&path).expect("a database");
+            let stamp = stamp_of(&database).expect("readable");
+            assert_eq!((stamp.application_id, stamp.version), (APPLICATION_ID, VERSION));
+        }
+    }
+}

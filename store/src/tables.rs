@@ -7,15 +7,15 @@
 use std::sync::Arc;
 
 use otter_protocol::{
-    Answer, DeviceId, DeviceStanding, Identify, KeyStanding, Offer, OwnerId, Query, Redemption,
-    ReleaseId, Standing,
+    Answer, DeviceStanding, Identify, KeyStanding, Offer, OwnerId, Query, Redemption, ReleaseId,
+    Standing,
 };
 
 use crate::images::ImageName;
 use crate::token::TokenHash;
 
 pub(crate) use change::{Change, KeptDevice, KeptToken, PublishedRelease, Removal, TokenEvent};
-pub(crate) use decide::{Write, settled};
+pub(crate) use decide::Write;
 pub(crate) use details::{Detail, Details};
 pub(crate) use devices::DeviceFacts;
 pub(crate) use owners::Key;
@@ -132,10 +132,9 @@ impl Tables {
 
     /// Does a release that is not withdrawn, or a token, need this image?
     pub(crate) fn image_needed(&self, image: &ImageName) -> bool {
-        self.releases.need(image)
-            || self
-                .withdrawn()
-                .any(|offer| offer.sha256 == *image && self.tokens.need(offer.release))
+        let mut releases = self.releases.of_image(image);
+        releases
+            .any(|release| release.withdrawn.is_none() || self.tokens.need(release.offer.release))
     }
 
     /// Images of withdrawn releases that these changes, not applied yet, may leave without use.
@@ -158,10 +157,9 @@ impl Tables {
         freed.map(|release| release.offer.sha256).collect()
     }
 
-    /// Images that nothing needs any more.
+    /// Images of releases that nothing needs any more.
     pub(crate) fn images_unneeded(&self) -> Vec<ImageName> {
-        let images = self.withdrawn().map(|offer| offer.sha256);
-        images.filter(|image| !self.image_needed(image)).collect()
+        self.releases.images().filter(|image| !self.image_needed(image)).copied().collect()
     }
 
     /// Makes a change visible. Only what [`Tables::decide`] said of these very tables.
@@ -214,11 +212,6 @@ impl Tables {
         self.owners.row(row).id
     }
 
-    /// The device's row, if it is registered and belongs to the owner in this row.
-    pub(crate) fn device_of(&self, owner: u32, udid: DeviceId) -> Option<u32> {
-        self.devices.find(udid).filter(|row| self.devices.owner(*row) == owner)
-    }
-
     fn keep_device(&mut self, kept: &KeptDevice) {
         let facts = kept.facts.with_texts(|text| &**text);
         match self.devices.find(facts.udid) {
@@ -228,11 +221,6 @@ impl Tables {
         if let Some(details) = &mut self.details {
             details.keep(kept);
         }
-    }
-
-    fn withdrawn(&self) -> impl Iterator<Item = &Offer> {
-        let withdrawn = self.releases.rows.iter().filter(|release| release.withdrawn.is_some());
-        withdrawn.map(|release| &*release.offer)
     }
 }
 

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Barrier;
 use std::thread;
 
-use common::{Bench, Desk, Which, check_in, grant, on_both, recording};
+use common::{Bench, Desk, Redeemed, Which, check_in, grant, on_both, recording};
 use otter_protocol::{
     Answer, CheckIn, DeviceId, DeviceStanding, Identify, Mac, Query, Record, Recorded,
 };
@@ -17,10 +17,8 @@ fn registration(owner: otter_protocol::OwnerId, bits: u64) -> Query {
 }
 
 fn recorded(answer: &Answer<Image>) -> Recorded {
-    match answer {
-        Answer::Recorded(Some(recorded)) => recorded.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Answer::Recorded(Some(recorded)) = answer else { panic!("{answer:?}") };
+    recorded.clone()
 }
 
 #[test]
@@ -134,6 +132,41 @@ fn a_turn_that_starts_replaces_and_claims_one_token_does_so_in_order() {
 }
 
 #[test]
+fn a_token_that_binds_in_a_turn_is_replaced_by_the_next_one() {
+    on_both(|bench| {
+        let (owner, _) = bench.owner('a');
+        let device = bench.register(owner, "5CCF7F000001");
+        let token = bench.grant(owner, device, grant(None));
+        let release = bench.publish(owner, Target::All, b"firmware").offer.release;
+        let newer =
+            Record { grant: Some(grant(Some(release))), ..recording(owner, Some(device), None) };
+        bench.desk.ask_all(vec![Query::Start { token }, Query::Record(Box::new(newer))]);
+        assert_eq!(bench.redeem(token), Redeemed::Unknown, "only its transfer may finish");
+        assert!(bench.claim(token));
+    });
+}
+
+#[test]
+fn tokens_that_are_issued_at_once_replace_each_other() {
+    on_both(|bench| {
+        let (owner, _) = bench.owner('a');
+        let device = bench.register(owner, "5CCF7F000001");
+        let operators: Vec<_> = (0..8).map(|_| bench.operator.clone()).collect();
+        let together = Barrier::new(operators.len());
+        thread::scope(|scope| {
+            for operator in &operators {
+                scope.spawn(|| {
+                    together.wait();
+                    operator.issue_token(device, &grant(None)).expect("issued");
+                });
+            }
+        });
+        let stats = bench.operator.stats();
+        assert_eq!((stats.tokens_open, stats.tokens_replaced_total), (1, 7));
+    });
+}
+
+#[test]
 fn of_a_thousand_claims_one_succeeds() {
     on_both(|bench| {
         let (owner, _) = bench.owner('a');
@@ -172,6 +205,33 @@ fn a_closed_store_answers_everything_as_unavailable() {
     let refused = bench.operator.create_owner(None).expect_err("closed");
     assert!(refused.to_string().contains("closed"), "{refused}");
     assert!(bench.operator.device(device).is_err());
+}
+
+#[test]
+fn writes_are_carried_out_even_if_nobody_waits_for_the_answer() {
+    on_both(|bench| {
+        let (owner, key) = bench.owner('a');
+        let mut desk = bench.another_desk();
+        desk.submit(vec![registration(owner, 7)]);
+        drop(desk);
+        // A write about the same thing comes after it.
+        let device = recorded(&bench.ask(registration(owner, 7))).device;
+        assert_eq!(bench.operator.stats().devices, 1);
+        assert_eq!(bench.known(owner, key, device).id, device);
+    });
+}
+
+#[test]
+fn handles_go_to_any_thread() {
+    fn send<T: Send>() {}
+    fn shared<T: Send + Sync + Clone>() {}
+    send::<otter_store::Embedded>();
+    send::<otter_store::EmbeddedStore>();
+    send::<otter_store::MemoryStore>();
+    send::<otter_store::Staged>();
+    shared::<otter_store::Memory>();
+    shared::<otter_store::Operator>();
+    shared::<Image>();
 }
 
 #[test]

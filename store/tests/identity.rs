@@ -210,6 +210,13 @@ fn what_is_not_said_stays_or_goes() {
         let known = bench.known(owner, key, device);
         assert_eq!(known.offered, Some(offered), "nothing was said of it");
         assert_eq!(known.seen, START_MS / 1000 + 60, "no check-in was kept");
+
+        let named = DeviceChange { auto_update: None, alias: Some(alias("roof")) };
+        bench.operator.set_device(device, named).expect("named");
+        assert_eq!(bench.known(owner, key, device).offered, Some(offered));
+        let looked_after = DeviceChange { auto_update: Some(true), alias: None };
+        bench.operator.set_device(device, looked_after).expect("changed");
+        assert_eq!(bench.known(owner, key, device).offered, None, "it is offered again");
     });
 }
 
@@ -235,14 +242,14 @@ fn operators_name_devices_and_let_them_update() {
 fn an_alias_reads_the_same_after_a_restart() {
     on_both(|bench| {
         let (owner, key) = bench.owner('a');
-        // Cleaning drops the control character and leaves a blank that cleaning again drops too.
         let blank_first = CheckIn { alias: Some(alias("\u{7} porch")), ..check_in() };
         let cut = format!("{} y", "x".repeat(63));
         let blank_last = CheckIn { alias: Some(alias(&cut)), ..check_in() };
         for said in [blank_first, blank_last] {
             let recorded = bench.record(recording(owner, None, Some(said))).expect("new");
             bench.reopen();
-            assert_eq!(bench.known(owner, key, recorded.device).alias, recorded.alias);
+            let known = bench.known(owner, key, recorded.device);
+            assert_eq!(known.alias.as_str(), recorded.alias.as_str());
         }
     });
 }

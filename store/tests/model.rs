@@ -5,17 +5,17 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Bench, Which, alias, check_in, grant, recording, redeemed};
+use common::{Bench, Redeemed, Which, alias, grant, recording, redeemed};
 use otter_protocol::{
     Alias, Answer, ApiKey, CheckIn, Device, DeviceId, DeviceStanding, Grant, Identify, Kind, Mac,
-    Offered, OwnerId, Query, Record, ReleaseId, Token,
+    Offer, Offered, OwnerId, Query, Record, ReleaseId, Token,
 };
 use otter_store::{DeviceChange, DeviceFilter, Image, NewRelease, OperatorError, Target};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
+    #![proptest_config(config())]
 
     #[test]
     fn both_stores_answer_alike(steps in prop::collection::vec(step(), 1..80)) {
@@ -32,8 +32,9 @@ proptest! {
 }
 
 /// `PROPTEST_CASES=5000` tries harder.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases.unwrap_or(64)) }
 }
 
 /// One step. Ids of what the store mints are kept by number, because the stores mint differently.
@@ -226,83 +227,78 @@ impl Side {
     fn take(&mut self, step: &Step) -> String {
         let operator = self.bench.operator.clone();
         match step {
-            Step::Turn(asked) => return self.turn(asked),
+            Step::Turn(asked) => self.turn(asked),
             Step::Publish { owner, target, platform, bytes } => {
-                let target =
-                    target.as_ref().map_or(Target::All, |d| Target::Device(self.device(d)));
-                let release = NewRelease {
-                    owner: self.owners[*owner],
-                    target,
-                    version: "2.0.0".to_owned(),
-                    platform: PLATFORMS[*platform].to_owned(),
-                    env_hash: None,
-                    kind: Kind::Image,
-                    source: None,
-                };
-                let staged = operator.stage(&mut &[*bytes; 9][..], 100).expect("staged");
-                let published =
-                    operator.publish(release, staged, &|_, version, _| version == Some("1.0.0"));
-                return match published {
-                    Ok(published) => {
-                        self.releases.push(published.offer.release);
-                        format!("{} {}", published.devices, published.waiting)
-                    }
-                    Err(error) => error.to_string(),
-                };
+                let target = target.as_ref().map(|d| Target::Device(self.device(d)));
+                self.publish(*owner, target.unwrap_or(Target::All), *platform, *bytes)
             }
             Step::Withdraw(release) => {
                 let release = *release.get(&self.releases);
                 self.withdrawn.push(release);
-                return said(&operator.withdraw(release).map(drop));
+                said(&operator.withdraw(release).map(drop))
             }
             Step::SetDevice { device, auto_update, name } => {
-                let change = DeviceChange {
-                    auto_update: *auto_update,
-                    alias: name.map(|name| alias(NAMES[name])),
-                };
-                return said(&operator.set_device(self.device(device), change).map(drop));
+                let alias = name.map(|name| alias(NAMES[name]));
+                let change = DeviceChange { auto_update: *auto_update, alias };
+                said(&operator.set_device(self.device(device), change).map(drop))
             }
             Step::IssueToken { device, release, unused_s } => {
                 let granted = Granted { release: *release, unused_s: *unused_s, forced: false };
-                let issued = operator.issue_token(self.device(device), &self.granted(&granted));
-                return match issued {
-                    Ok(issued) => {
-                        self.tokens.push(issued.token);
-                        format!("{:?} {}", issued.release.map(|r| self.release(r)), issued.expires)
-                    }
-                    Err(error) => error.to_string(),
-                };
+                self.issue(device, &granted)
             }
-            Step::RevokeToken(token) => {
-                return said(&operator.revoke_token(token.get(&self.tokens)));
-            }
-            Step::RevokeTokens(device) => {
-                return said(&operator.revoke_tokens(self.device(device)));
-            }
+            Step::RevokeToken(token) => said(&operator.revoke_token(token.get(&self.tokens))),
+            Step::RevokeTokens(device) => said(&operator.revoke_tokens(self.device(device))),
             Step::CreateKey(owner) => {
-                let key = operator.create_key(&self.owners[*owner], "key").expect("a key");
-                self.keys.push((key.key, key.hash));
+                let key = operator.create_key(&self.owners[*owner], "key");
+                said(&key.map(|key| self.keys.push((key.key, key.hash))))
             }
-            Step::RevokeKey(key) => {
-                return said(&operator.revoke_key(&key.get(&self.keys).1).map(drop));
-            }
-            Step::Advance { seconds } => self.bench.advance(seconds * 1000),
-            Step::SetBack { seconds } => {
-                self.look_at_the_clock();
-                let now_ms = self.bench.now_ms.load(std::sync::atomic::Ordering::SeqCst);
-                self.bench.set_clock(now_ms - seconds * 1000);
-            }
+            Step::RevokeKey(key) => said(&operator.revoke_key(&key.get(&self.keys).1).map(drop)),
+            Step::Advance { seconds } => self.at_ms(|now_ms| now_ms + seconds * 1000),
+            Step::SetBack { seconds } => self.at_ms(|now_ms| now_ms - seconds * 1000),
             Step::Reopen => {
-                self.look_at_the_clock();
+                let nothing = self.at_ms(|now_ms| now_ms);
                 self.bench.reopen();
+                nothing
             }
         }
-        String::new()
     }
 
-    /// Only what was seen of the time counts; so both see it.
-    fn look_at_the_clock(&mut self) {
+    fn publish(&mut self, owner: usize, target: Target, platform: usize, bytes: u8) -> String {
+        let operator = &self.bench.operator;
+        let release = NewRelease {
+            owner: self.owners[owner],
+            target,
+            version: "2.0.0".to_owned(),
+            platform: PLATFORMS[platform].to_owned(),
+            env_hash: None,
+            kind: Kind::Image,
+            source: None,
+        };
+        let staged = operator.stage(&mut &[bytes; 9][..], 100).expect("staged");
+        let is_update =
+            |_: &Offer, version: Option<&str>, _: Option<&str>| version == Some("1.0.0");
+        let published = operator.publish(release, staged, &is_update).map(|published| {
+            self.releases.push(published.offer.release);
+            (published.devices, published.waiting)
+        });
+        said(&published)
+    }
+
+    fn issue(&mut self, device: &Named, granted: &Granted) -> String {
+        let grant = self.granted(granted);
+        let issued = self.bench.operator.issue_token(self.device(device), &grant).map(|issued| {
+            self.tokens.push(issued.token);
+            (issued.release.map(|release| self.release(release)), issued.expires)
+        });
+        said(&issued)
+    }
+
+    /// Sets the clock. Only what was seen of the time counts; so both see it before.
+    fn at_ms(&mut self, then_ms: impl FnOnce(u64) -> u64) -> String {
         self.bench.redeem(Token([0; 32]));
+        let now_ms = self.bench.now_ms.load(std::sync::atomic::Ordering::SeqCst);
+        self.bench.set_clock(then_ms(now_ms));
+        String::new()
     }
 
     fn turn(&mut self, asked: &[Asked]) -> String {
@@ -361,10 +357,10 @@ impl Side {
                 format!("{shown:?}")
             }
             Answer::Redemption(redemption) => match redeemed(redemption) {
-                common::Redeemed::Ready { release, bytes, started, forced } => {
+                Redeemed::Ready { release, bytes, started, forced } => {
                     format!("{} {bytes:?} {started} {forced}", self.release(release))
                 }
-                other => format!("{other:?}"),
+                other @ (Redeemed::Unknown | Redeemed::Nothing) => format!("{other:?}"),
             },
             Answer::Recorded(Some(recorded)) => {
                 if !self.devices.contains(&recorded.device) {
@@ -483,7 +479,6 @@ fn check_in_of(said: &Said) -> CheckIn {
         facts: format!("{{\"digest\":{}}}", said.digest).into(),
         digest: said.digest,
         told_auto_update: said.told,
-        ..check_in()
     }
 }
 

@@ -49,6 +49,15 @@ fn everything_is_private_to_the_user_who_runs_the_server() {
 }
 
 #[test]
+fn a_directory_may_be_named_from_where_one_is() {
+    let here = std::env::current_dir().expect("somewhere");
+    let data = tempfile::tempdir_in(&here).expect("a directory");
+    let relative = data.path().strip_prefix(&here).expect("below").join("data");
+    assert!(relative.is_relative());
+    open(&relative).expect("a store");
+}
+
+#[test]
 fn the_second_opener_is_told_who_the_first_is() {
     let data = filled();
     let first = open(data.path()).expect("free");

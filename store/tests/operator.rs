@@ -6,7 +6,7 @@ use common::{START_MS, alias, check_in, on_both, recording};
 use otter_protocol::{CheckIn, DeviceId, Kind, Mac, Offer, OwnerId, ReleaseId};
 use otter_store::{
     DeviceChange, DeviceFilter, DeviceRow, KEY_ALIAS_BYTES_MAX, NewRelease, Operator,
-    OperatorError, Subject, Target,
+    OperatorError, Published, Subject, Target,
 };
 
 fn release(owner: OwnerId, target: Target) -> NewRelease {
@@ -21,11 +21,8 @@ fn release(owner: OwnerId, target: Target) -> NewRelease {
     }
 }
 
-fn publish(
-    operator: &Operator,
-    release: NewRelease,
-) -> Result<otter_store::Published, OperatorError> {
-    let staged = operator.stage(&mut &b"firmware"[..], 100).expect("staged");
+fn publish(operator: &Operator, release: NewRelease) -> Result<Published, OperatorError> {
+    let staged = operator.stage(&mut &b"firmware"[..], 100)?;
     operator.publish(release, staged, &|_, _, _| true)
 }
 
@@ -193,7 +190,9 @@ fn what_cannot_be_offered_is_not_published() {
             (NewRelease { version: "1\"".to_owned(), ..good() }, "the version contains"),
             (NewRelease { version: "1\\".to_owned(), ..good() }, "the version contains"),
             (NewRelease { version: "1\n".to_owned(), ..good() }, "the version contains"),
-            (NewRelease { version: "1".repeat(97), ..good() }, "at most 96 bytes"),
+            (NewRelease { version: "1".repeat(65), ..good() }, "at most 64 bytes"),
+            (NewRelease { version: "{1}".to_owned(), ..good() }, "the version would be"),
+            (NewRelease { version: "registration".to_owned(), ..good() }, "misunderstood"),
             (NewRelease { platform: String::new(), ..good() }, "the platform is empty"),
             (NewRelease { platform: "a\u{0}".to_owned(), ..good() }, "the platform contains"),
             (NewRelease { env_hash: Some(String::new()), ..good() }, "hash is empty"),

@@ -14,3 +14,4 @@ mod program;
 mod publish;
 mod serve;
 mod watch;
+mod wire;

@@ -12,9 +12,9 @@
 //! | understand what a device library does to an answer | [`device`], and WIRE.md 2 |
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of WIRE.md that they hold the
-//! core to; `cuts`, `laws` and `simulation` hold it to DESIGN.md 8, `tidy` the sources to
-//! DESIGN.md 11. A failing simulation prints its seed: `SEED=17 cargo test -p otter-tests --test
-//! simulation` replays it.
+//! core to. `cuts`, `laws` and `simulation` hold it to DESIGN.md 8, `stores` the real stores to
+//! the model, `tidy` the sources to DESIGN.md 11. A failing simulation prints its seed:
+//! `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries more.
 #![forbid(unsafe_code)]
 
 pub mod clock;

@@ -68,6 +68,8 @@ pub struct KeptToken {
     pub deadline: Duration,
     /// Has a first attempt been made?
     pub started: bool,
+    /// A newer one took its place: it can only be claimed, by a transfer under way.
+    pub replaced: bool,
     grant: Grant,
 }
 
@@ -163,7 +165,8 @@ impl ModelStore {
     }
 
     fn redemption(&self, token: Token) -> Redemption<Bytes> {
-        let Some(kept) = self.tokens.get(&token.0).filter(|kept| self.now < kept.deadline) else {
+        let lives = |kept: &&KeptToken| !kept.replaced && self.now < kept.deadline;
+        let Some(kept) = self.tokens.get(&token.0).filter(lives) else {
             return Redemption::Unknown;
         };
         let release = match kept.release {
@@ -193,9 +196,13 @@ impl ModelStore {
         self.redemption(token)
     }
 
+    /// A transfer under way may claim after the deadline; without a first attempt there is none.
     fn claim(&mut self, token: Token) -> bool {
         let removed = self.tokens.remove(&token.0);
-        removed.is_some_and(|kept| self.now <= kept.deadline + kept.grant.transfer)
+        removed.is_some_and(|kept| {
+            let late = if kept.started { kept.grant.transfer } else { Duration::ZERO };
+            self.now < kept.deadline + late
+        })
     }
 
     fn record(&mut self, record: &Record) -> Option<Recorded> {
@@ -219,15 +226,17 @@ impl ModelStore {
     /// Mints a token; one that lived for the same device and release is replaced: from now on it
     /// cannot be redeemed, and a transfer under way keeps its claim (TOKEN.md).
     fn grant(&mut self, device: DeviceId, grant: Grant) -> Token {
-        for kept in self.tokens.values_mut() {
-            if kept.device == device && kept.release == grant.release {
-                kept.deadline = kept.deadline.min(self.now);
-            }
-        }
+        self.tokens.retain(|_, kept| {
+            let is_same = kept.device == device && kept.release == grant.release;
+            kept.replaced |= is_same;
+            kept.started || !is_same
+        });
         let token = Token(self.random.bytes());
         let deadline = self.now + grant.unused;
         let release = grant.release;
-        self.tokens.insert(token.0, KeptToken { device, release, deadline, started: false, grant });
+        let (started, replaced) = (false, false);
+        let kept = KeptToken { device, release, deadline, started, replaced, grant };
+        self.tokens.insert(token.0, kept);
         token
     }
 

@@ -221,6 +221,19 @@ fn equal_check_ins_have_equal_digests_and_others_have_not() {
     assert_ne!(digest(&registration()), digest(&registration().text("version", "1.0.1")));
 }
 
+/// Operators see the same text however the device orders its fields.
+#[test]
+fn facts_are_canonical() {
+    let facts = |fields: &Fields| {
+        let (_, heard) = check_in(&Scene::new(), fields);
+        heard.record(1).check_in.as_ref().expect("a check-in").facts.clone()
+    };
+    let owned = Fields::none().text("owner", OWNER).text("udid", DEVICE);
+    let ordered = owned.clone().text("status", "a").text("commit", "b").text("lat", "c");
+    let reordered = owned.text("lat", "c").text("status", "a").text("commit", "b");
+    assert_eq!(facts(&ordered), facts(&reordered));
+}
+
 #[test]
 fn duplicate_keys_are_refused() {
     let body = format!("{{\"registration\":{{\"owner\":\"{OWNER}\",\"owner\":\"{NO_OWNER}\"}}}}");

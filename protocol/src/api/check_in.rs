@@ -9,7 +9,7 @@ use crate::api::registration::{Fields, Name, Place};
 use crate::api::{Content, Context, Response, Scratch, Step, refuse};
 use crate::digits::decimal;
 use crate::http::{Framing, Request, Status};
-use crate::id::{DeviceId, Mac, OwnerId, Token, misleads};
+use crate::id::{Alias, DeviceId, Mac, OwnerId, Token, misleads};
 use crate::json::Reader;
 use crate::query::{
     Answer, Device, DeviceStanding, Grant, Identify, KeyStanding, Offer, Offered, Query, Record,
@@ -19,7 +19,7 @@ use crate::report::{Outcome, Refusal};
 use crate::update::{self, Verdict};
 
 /// What is remembered of a check-in while the store works. The body itself waits in
-/// [`Scratch::text`]. Small, because it is moved with every request.
+/// [`Scratch::text`].
 pub(crate) struct Plan {
     owner: Place,
     device: Option<DeviceId>,
@@ -48,8 +48,20 @@ enum Verb {
     Offer { offer: Arc<Offer>, mac: Option<Mac> },
 }
 
+/// What the server has on a device, as a reply tells it.
+struct Kept<'a> {
+    device: DeviceId,
+    alias: &'a Alias,
+    auto_update: bool,
+    token: Option<&'a Token>,
+}
+
 /// Reads the body and the key, and asks who this is.
-pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     if matches!(request.head.framing, Framing::None) {
         let text = r#"{"success":false,"response":"no_body"}"#;
         return Step::Reply(Response::refusal(Status::BAD_REQUEST, Refusal::BadBody, text));
@@ -86,26 +98,28 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         return refuse_owner(fields.of(Name::Owner), context);
     };
     let Some(key) = key else { return refuse_key(Refusal::NoKey, context) };
-    let plan = Plan::of(&fields, body);
+    let (device, mac) = (fields.of(Name::Udid).device(), fields.of(Name::Mac).mac());
+    *plan = Some(super::Plan::CheckIn(Plan::of(&fields, body, device, mac)));
     context.scratch.text.clear();
     context.scratch.text.extend_from_slice(body);
-    let identify = Identify { owner: Some(owner), key, device: plan.device, mac: plan.mac };
-    Step::Ask(Query::Identify(identify), super::Plan::CheckIn(plan))
+    context.ask(Query::Identify(Identify { owner: Some(owner), key, device, mac }))
 }
 
 /// Decides on the standing, then answers once everything is kept.
-pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I>(plan: &mut Plan, answer: &Answer<I>, context: &mut Context<'_>) -> Step<I> {
     match (&plan.stage, answer) {
         (Stage::Identifying, Answer::Standing(standing)) => decide(plan, standing, context),
         (Stage::Keeping(verb), Answer::Recorded(Some(recorded))) => {
-            reply(&plan, verb, &recorded, context)
+            let Recorded { device, alias, auto_update, token } = recorded;
+            let (device, auto_update, token) = (*device, *auto_update, token.as_ref());
+            reply(plan, verb, Kept { device, alias, auto_update, token }, context)
         }
         (Stage::Keeping(_), Answer::Recorded(None)) => refuse_key(Refusal::UnknownDevice, context),
         (Stage::Identifying | Stage::Keeping(_), _) => Step::Reply(Response::unavailable()),
     }
 }
 
-fn decide<I>(mut plan: Plan, standing: Standing, context: &mut Context<'_>) -> Step<I> {
+fn decide<I>(plan: &mut Plan, standing: &Standing, context: &mut Context<'_>) -> Step<I> {
     match standing.key {
         KeyStanding::Valid => {}
         KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
@@ -119,7 +133,7 @@ fn decide<I>(mut plan: Plan, standing: Standing, context: &mut Context<'_>) -> S
             );
         }
     }
-    match standing.device {
+    match &standing.device {
         // No hint that the id exists (WIRE.md 1.1).
         DeviceStanding::Foreign => refuse_key(Refusal::UnknownDevice, context),
         DeviceStanding::Unknown => {
@@ -128,18 +142,18 @@ fn decide<I>(mut plan: Plan, standing: Standing, context: &mut Context<'_>) -> S
         }
         DeviceStanding::Known(device) => {
             plan.device = Some(device.id);
-            decide_known(plan, &device, standing.newest, context)
+            decide_known(plan, device, standing.newest.as_ref(), context)
         }
     }
 }
 
 fn decide_known<I>(
-    mut plan: Plan,
+    plan: &mut Plan,
     device: &Device,
-    newest: Option<Arc<Offer>>,
+    newest: Option<&Arc<Offer>>,
     context: &mut Context<'_>,
 ) -> Step<I> {
-    let (verb, offered) = choose(&plan, device, newest, context);
+    let (verb, offered) = choose(plan, device, newest, context);
     let grant = match &verb {
         Verb::Offer { offer, .. } => Some(Grant {
             release: Some(offer.release),
@@ -160,13 +174,9 @@ fn decide_known<I>(
         && told == device.told_auto_update
         && age < context.config.seen_resolution.as_secs();
     if nothing_new && offered.is_none() && grant.is_none() {
-        let kept = Recorded {
-            device: device.id,
-            alias: device.alias,
-            auto_update: device.auto_update,
-            token: None,
-        };
-        return reply(&plan, &verb, &kept, context);
+        let (alias, auto_update) = (&device.alias, device.auto_update);
+        let kept = Kept { device: device.id, alias, auto_update, token: None };
+        return reply(plan, &verb, kept, context);
     }
     plan.stage = Stage::Keeping(verb);
     keep(plan, told, offered, grant, context)
@@ -176,7 +186,7 @@ fn decide_known<I>(
 fn choose(
     plan: &Plan,
     device: &Device,
-    newest: Option<Arc<Offer>>,
+    newest: Option<&Arc<Offer>>,
     context: &Context<'_>,
 ) -> (Verb, Option<Offered>) {
     const OK: Verb = Verb::Ok { held_back: false };
@@ -187,7 +197,7 @@ fn choose(
     let reported = plan.version.text(context.scratch);
     let installed = reported.or(device.version.as_deref());
     let environment = plan.env_hash.text(context.scratch);
-    if update::judge(&offer, installed, environment) != Verdict::Update {
+    if update::judge(offer, installed, environment) != Verdict::Update {
         return (OK, None);
     }
     let firmware = plan.firmware.text(context.scratch).unwrap_or_default();
@@ -200,13 +210,16 @@ fn choose(
     };
     let unix = context.now.unix;
     match guard::advise(device.offered, offer.release, aftermath, unix, context.config) {
-        Advice::Offer(state) => (Verb::Offer { offer, mac: plan.mac.or(device.mac) }, Some(state)),
+        Advice::Offer(state) => {
+            let (offer, mac) = (Arc::clone(offer), plan.mac.or(device.mac));
+            (Verb::Offer { offer, mac }, Some(state))
+        }
         Advice::HoldBack(state) => (Verb::Ok { held_back: true }, state),
     }
 }
 
 fn keep<I>(
-    plan: Plan,
+    plan: &Plan,
     told_auto_update: bool,
     offered: Option<Offered>,
     grant: Option<Grant>,
@@ -225,10 +238,10 @@ fn keep<I>(
         offered,
         grant,
     };
-    Step::Ask(Query::Record(Box::new(record)), super::Plan::CheckIn(plan))
+    context.ask(Query::Record(Box::new(record)))
 }
 
-fn reply<I>(plan: &Plan, verb: &Verb, kept: &Recorded, context: &mut Context<'_>) -> Step<I> {
+fn reply<I>(plan: &Plan, verb: &Verb, kept: Kept<'_>, context: &mut Context<'_>) -> Step<I> {
     let outcome = match verb {
         Verb::Registered => Outcome::Registered,
         Verb::Ok { held_back: true } => Outcome::HeldBack,
@@ -243,18 +256,18 @@ fn reply<I>(plan: &Plan, verb: &Verb, kept: &Recorded, context: &mut Context<'_>
     match (verb, kept.token) {
         _ if plan.downlink => write_downlink(plan, text, body),
         (Verb::Offer { offer, mac }, Some(token)) => {
-            write_offer(body, kept, offer, *mac, &token, url, context.now.unix);
+            write_offer(body, &kept, offer, *mac, token, url, context.now.unix);
         }
         (Verb::Offer { .. }, None) => return Step::Reply(Response::unavailable()),
         (Verb::Registered | Verb::Ok { .. }, _) => {
-            write_ok(body, plan.owner.bytes(text), kept, context.now.unix);
+            write_ok(body, plan.owner.bytes(text), &kept, context.now.unix);
         }
     }
     Step::Reply(Response::new(Status::OK, outcome, Content::Written).of(kept.device))
 }
 
 /// The OK reply, in the order that WIRE.md 1.1 fixes; new devices get the same.
-fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Recorded, unix: u64) {
+fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Kept<'_>, unix: u64) {
     body.extend_from_slice(br#"{"registration":{"success":true,"status":"OK","auto_update":"#);
     body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
     body.extend_from_slice(br#","owner":""#);
@@ -272,7 +285,7 @@ fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Recorded, unix: u64) {
 /// own get a whole `url` in place of the token where one is configured (WIRE.md 2.6).
 fn write_offer(
     body: &mut Vec<u8>,
-    kept: &Recorded,
+    kept: &Kept<'_>,
     offer: &Offer,
     mac: Option<Mac>,
     token: &Token,
@@ -337,7 +350,7 @@ fn refuse_key<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
 }
 
 /// Echoes what was sent, made safe and short.
-fn refuse_owner<I>(owner: Field<'_>, context: &mut Context<'_>) -> Step<I> {
+fn refuse_owner<I>(owner: &Field<'_>, context: &mut Context<'_>) -> Step<I> {
     let sent = owner.text().map_or(Cow::Borrowed("undefined"), |text| text.decode());
     let body = &mut context.scratch.body;
     body.clear();
@@ -353,13 +366,13 @@ fn refuse_owner<I>(owner: Field<'_>, context: &mut Context<'_>) -> Step<I> {
 }
 
 impl Plan {
-    fn of(fields: &Fields<'_>, body: &[u8]) -> Self {
+    #[inline(always)]
+    fn of(fields: &Fields<'_>, body: &[u8], device: Option<DeviceId>, mac: Option<Mac>) -> Self {
         let place = |name| Place::of(fields.of(name), body);
-        let mac = fields.of(Name::Mac).mac();
-        let asks = !matches!(fields.of(Name::Ack), Field::Absent | Field::Null);
+        let asks = fields.of(Name::Ack).is_given();
         Self {
             owner: place(Name::Owner),
-            device: fields.of(Name::Udid).device(),
+            device,
             mac,
             version: place(Name::Version),
             env_hash: place(Name::EnvHash),

@@ -5,58 +5,61 @@ use crate::api::Response;
 use crate::id::{ApiKey, DeviceId, Mac, OwnerId};
 use crate::json::{Invalid, Text, Value};
 
-/// A field that is looked up in any of the objects that a body may wrap it in.
+/// A field that is looked up in any of the objects that a body may wrap it in: the value as it was
+/// read, and what it means only when asked.
 #[derive(Clone, Copy, Default)]
-pub(crate) enum Field<'a> {
-    #[default]
-    Absent,
-    Null,
-    Text(Text<'a>),
-    /// An array or an object.
-    Nested,
-}
+pub(crate) struct Field<'a>(Option<Value<'a>>);
 
 impl<'a> Field<'a> {
     /// Keeps a member's value; a second one under the same key is refused.
+    #[inline]
     pub(crate) fn keep(&mut self, value: Value<'a>) -> Result<(), Invalid> {
-        if !matches!(self, Field::Absent) {
+        if self.0.is_some() {
             return Err(Invalid);
         }
-        *self = match value {
-            Value::Text(text) => Field::Text(text),
-            Value::Number(text) | Value::Bool(text) => Field::Text(Text::unescaped(text)),
-            Value::Null => Field::Null,
-            Value::Object(_) | Value::Array(_) => Field::Nested,
-        };
+        self.0 = Some(value);
         Ok(())
     }
 
+    /// Is there no member of this key?
+    pub(crate) fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Is there a value, whatever it is, but `null`?
+    pub(crate) fn is_given(&self) -> bool {
+        !matches!(self.0, None | Some(Value::Null))
+    }
+
+    /// Is it an array or an object?
+    pub(crate) fn is_nested(&self) -> bool {
+        matches!(self.0, Some(Value::Object(_) | Value::Array(_)))
+    }
+
     /// The text, if there is one without escapes: enough for ids, keys and versions.
-    pub(crate) fn plain(&self) -> Option<&'a str> {
-        match self {
-            Field::Text(text) => text.plain(),
-            Field::Absent | Field::Null | Field::Nested => None,
-        }
+    pub(crate) fn plain(&self) -> Option<&'a [u8]> {
+        self.text().and_then(|text| text.plain())
     }
 
     /// The text; absent and nested ones have none.
     pub(crate) fn text(&self) -> Option<Text<'a>> {
-        match self {
-            Field::Text(text) => Some(*text),
-            Field::Absent | Field::Null | Field::Nested => None,
+        match self.0 {
+            Some(Value::Text(text)) => Some(text),
+            Some(Value::Number(text) | Value::Bool(text)) => Some(Text::unescaped(text)),
+            Some(Value::Null | Value::Object(_) | Value::Array(_)) | None => None,
         }
     }
 
     pub(crate) fn owner(&self) -> Option<OwnerId> {
-        self.plain().and_then(OwnerId::parse)
+        self.plain().and_then(OwnerId::read)
     }
 
     pub(crate) fn device(&self) -> Option<DeviceId> {
-        self.plain().and_then(DeviceId::parse)
+        self.plain().and_then(DeviceId::read)
     }
 
     pub(crate) fn mac(&self) -> Option<Mac> {
-        self.plain().and_then(Mac::parse)
+        self.plain().and_then(Mac::read)
     }
 }
 
@@ -71,7 +74,7 @@ pub(crate) enum Credential {
 
 /// Reads the `Authentication` header (WIRE.md 4). `Authorization` is never looked at.
 pub(crate) fn credential(request: &crate::http::Request<'_>) -> Credential {
-    match request.header("authentication") {
+    match request.authentication() {
         None => Credential::Missing,
         Some(value) if value.iter().all(|b| matches!(b, b' ' | b'\t' | b'"')) => {
             Credential::Missing

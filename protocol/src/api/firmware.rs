@@ -28,21 +28,29 @@ pub(crate) struct IssuePlan {
 }
 
 /// `POST /device/firmware`.
-pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     match read(request.body, context.config.json_depth_max) {
         Ok(fields) if fields.uses_token() => {
             context.endpoint = Endpoint::Issue;
-            closing(begin_issue(request, &fields, context))
+            closing(begin_issue(request, &fields, plan, context))
         }
-        Ok(fields) => closing(begin_download(request, &fields, context)),
+        Ok(fields) => closing(begin_download(request, &fields, plan, context)),
         Err(Invalid) => closing(Step::Reply(Response::bad_body())),
     }
 }
 
 /// `POST /device`, which knows `use: ott` only (WIRE.md 1.0).
-pub(super) fn begin_alias<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin_alias<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     match read(request.body, context.config.json_depth_max) {
-        Ok(fields) if fields.uses_token() => closing(begin_issue(request, &fields, context)),
+        Ok(fields) if fields.uses_token() => closing(begin_issue(request, &fields, plan, context)),
         Ok(_) => {
             context.endpoint = Endpoint::Other;
             Step::Reply(Response::no_route())
@@ -54,6 +62,7 @@ pub(super) fn begin_alias<I>(request: &Request<'_>, context: &mut Context<'_>) -
 fn begin_download<I>(
     request: &Request<'_>,
     fields: &Fields<'_>,
+    plan: &mut Option<super::Plan>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     let config = context.config;
@@ -76,23 +85,28 @@ fn begin_download<I>(
     let Some(key) = key else { return refuse_key(Refusal::NoKey, context) };
     let identify = fields.identify(owner, key);
     let owned = |field: Field<'_>| field.text().map(|text| Box::from(text.decode()));
-    let plan = Plan {
+    *plan = Some(super::Plan::Firmware(Plan {
         forced: fields.forced,
         version: owned(fields.version),
         env_hash: owned(fields.env_hash),
         device: None,
-    };
-    Step::Ask(Query::Identify(identify), super::Plan::Firmware(plan))
+    }));
+    context.ask(Query::Identify(identify))
 }
 
 /// Decides on the standing, then gives the image.
-pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I: Clone>(
+    plan: &mut Plan,
+    answer: &Answer<I>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     closing(match answer {
         Answer::Standing(standing) => decide(plan, standing, context),
         Answer::Release(Some(release)) => {
             let end = release.offer.size;
-            let part = Part { release, start: 0, end, token: None };
-            let response = Response::new(Status::OK, Outcome::Delivered, Content::Image(part));
+            let part = Part { release: release.clone(), start: 0, end, token: None };
+            let response =
+                Response::new(Status::OK, Outcome::Delivered, Content::Image(Box::new(part)));
             Step::Reply(Response { device: plan.device, ..response })
         }
         Answer::Release(None) => refuse_release(context),
@@ -104,7 +118,7 @@ pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>
     })
 }
 
-fn decide<I>(plan: Plan, standing: Standing, context: &Context<'_>) -> Step<I> {
+fn decide<I>(plan: &mut Plan, standing: &Standing, context: &mut Context<'_>) -> Step<I> {
     match standing.key {
         KeyStanding::Valid => {}
         KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
@@ -118,16 +132,17 @@ fn decide<I>(plan: Plan, standing: Standing, context: &Context<'_>) -> Step<I> {
             );
         }
     }
-    let DeviceStanding::Known(device) = standing.device else {
+    let DeviceStanding::Known(device) = &standing.device else {
         let content = Content::Text("no_such_device");
         return refuse(context.config, Status::NOT_FOUND, Refusal::UnknownDevice, content);
     };
-    let Some(offer) = standing.newest.filter(|offer| update::supports(&offer.platform)) else {
+    let newest = standing.newest.as_ref();
+    let Some(offer) = newest.filter(|offer| update::supports(&offer.platform)) else {
         return refuse_release(context);
     };
-    if plan.forced || (device.auto_update && plan.is_update(&offer, &device)) {
-        let plan = Plan { device: Some(device.id), ..plan };
-        return Step::Ask(Query::Fetch { release: offer.release }, super::Plan::Firmware(plan));
+    if plan.forced || (device.auto_update && plan.is_update(offer, device)) {
+        plan.device = Some(device.id);
+        return context.ask(Query::Fetch { release: offer.release });
     }
     let content = Content::Json(r#"{"success":false,"status":"OK"}"#);
     Step::Reply(Response::new(Status::OK, Outcome::NotModified, content).of(device.id))
@@ -145,19 +160,20 @@ impl Plan {
 fn begin_issue<I>(
     request: &Request<'_>,
     fields: &Fields<'_>,
+    plan: &mut Option<super::Plan>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     let (Credential::Key(key), Some(owner)) = (credential(request), fields.owner.owner()) else {
         return refuse_issue(Refusal::NoKey, context);
     };
-    let plan = IssuePlan { owner, forced: fields.forced, device: None };
-    Step::Ask(Query::Identify(fields.identify(owner, key)), super::Plan::Issue(plan))
+    *plan = Some(super::Plan::Issue(IssuePlan { owner, forced: fields.forced, device: None }));
+    context.ask(Query::Identify(fields.identify(owner, key)))
 }
 
 /// Issues also where nothing is published yet: the token binds at its first redemption.
 pub(super) fn resume_issue<I>(
-    plan: IssuePlan,
-    answer: Answer<I>,
+    plan: &mut IssuePlan,
+    answer: &Answer<I>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     closing(match answer {
@@ -167,7 +183,7 @@ pub(super) fn resume_issue<I>(
             newest,
         }) => {
             let grant = Grant {
-                release: newest.map(|offer| offer.release),
+                release: newest.as_ref().map(|offer| offer.release),
                 forced: plan.forced,
                 unused: context.config.token_unused,
                 used: context.config.token_used,
@@ -180,14 +196,14 @@ pub(super) fn resume_issue<I>(
                 offered: None,
                 grant: Some(grant),
             };
-            let plan = IssuePlan { device: Some(device.id), ..plan };
-            Step::Ask(Query::Record(Box::new(record)), super::Plan::Issue(plan))
+            plan.device = Some(device.id);
+            context.ask(Query::Record(Box::new(record)))
         }
         Answer::Standing(Standing { key: KeyStanding::Valid, .. }) => {
             refuse_issue(Refusal::UnknownDevice, context)
         }
         Answer::Standing(_) => refuse_issue(Refusal::WrongKey, context),
-        Answer::Recorded(recorded) => match recorded.and_then(|recorded| recorded.token) {
+        Answer::Recorded(recorded) => match recorded.as_ref().and_then(|recorded| recorded.token) {
             Some(token) => {
                 let body = &mut context.scratch.body;
                 body.clear();
@@ -225,7 +241,7 @@ fn refuse_release<I>(context: &Context<'_>) -> Step<I> {
 fn closing<I>(step: Step<I>) -> Step<I> {
     match step {
         Step::Reply(response) => Step::Reply(Response { close: true, ..response }),
-        Step::Ask(query, plan) => Step::Ask(query, plan),
+        Step::Ask => Step::Ask,
     }
 }
 
@@ -258,26 +274,22 @@ fn read(body: &[u8], depth_max: usize) -> Result<Fields<'_>, Invalid> {
     })?;
     reader.end()?;
     let scalar = [fields.udid, fields.owner, fields.version, fields.env_hash];
-    if scalar.iter().any(|field| matches!(field, Field::Nested)) {
-        Err(Invalid)
-    } else {
-        Ok(fields)
-    }
+    if scalar.iter().any(Field::is_nested) { Err(Invalid) } else { Ok(fields) }
 }
 
 impl<'a> Fields<'a> {
     fn keep(&mut self, reader: &mut Reader<'a>, key: Text<'a>) -> Result<(), Invalid> {
         let value = reader.value()?;
         match key.plain() {
-            Some("mac") => self.mac.keep(value),
-            Some("udid") => self.udid.keep(value),
-            Some("owner") => self.owner.keep(value),
-            Some("version") => self.version.keep(value),
-            Some("env_hash") => self.env_hash.keep(value),
-            Some("forced") => {
-                let mut forced = Field::Absent;
+            Some(b"mac") => self.mac.keep(value),
+            Some(b"udid") => self.udid.keep(value),
+            Some(b"owner") => self.owner.keep(value),
+            Some(b"version") => self.version.keep(value),
+            Some(b"env_hash") => self.env_hash.keep(value),
+            Some(b"forced") => {
+                let mut forced = Field::default();
                 forced.keep(value)?;
-                self.forced |= matches!(forced.plain(), Some("true" | "1"));
+                self.forced |= matches!(forced.plain(), Some(b"true" | b"1"));
                 Ok(())
             }
             Some(_) | None => Ok(()),

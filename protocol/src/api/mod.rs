@@ -21,10 +21,9 @@ use crate::query::{Answer, Query};
 use crate::report::{Endpoint, Outcome, Refusal};
 
 /// What an endpoint wants next.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be a heap call a request")]
 pub(crate) enum Step<I> {
-    /// Facts, or that facts are kept; then [`resume`] with the plan.
-    Ask(Query, Plan),
+    /// An answer to [`Context::query`]; then [`resume`] with the plan.
+    Ask,
     /// The answer.
     Reply(Response<I>),
 }
@@ -54,14 +53,25 @@ pub(crate) struct Context<'a> {
     /// Where the request went; an endpoint whose body decides that says so here.
     pub(crate) endpoint: Endpoint,
     pub(crate) scratch: &'a mut Scratch,
+    /// What is asked next: facts, or that facts are kept.
+    pub(crate) query: &'a mut Option<Query>,
+}
+
+impl Context<'_> {
+    /// Queries are written where they wait for the driver: they are large, and every request has
+    /// one.
+    fn ask<I>(&mut self, query: Query) -> Step<I> {
+        *self.query = Some(query);
+        Step::Ask
+    }
 }
 
 /// Which endpoint a request is for: the one table of routes (WIRE.md 1.0: any case, one trailing
 /// slash). [`Endpoint::Issue`] is told from [`Endpoint::Firmware`] by its body only.
 pub(crate) fn route(request: &Request<'_>) -> Endpoint {
     let path = request.path();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let is = |route: &str| path.eq_ignore_ascii_case(route);
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    let is = |route: &str| path.eq_ignore_ascii_case(route.as_bytes());
     match request.method() {
         Method::Post if is("/device/register") => Endpoint::CheckIn,
         Method::Post if is("/device/firmware") => Endpoint::Firmware,
@@ -75,16 +85,20 @@ pub(crate) fn route(request: &Request<'_>) -> Endpoint {
     }
 }
 
-/// Starts on a complete request.
-pub(crate) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+/// Starts on a complete request. Sets the plan where it asks.
+pub(crate) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     match context.endpoint {
-        Endpoint::CheckIn => check_in::begin(request, context),
-        Endpoint::Firmware => firmware::begin(request, context),
-        Endpoint::Issue => firmware::begin_alias(request, context),
-        Endpoint::Redeem => redeem::begin(request, context),
-        Endpoint::Push => push::begin(request, context),
+        Endpoint::CheckIn => check_in::begin(request, plan, context),
+        Endpoint::Firmware => firmware::begin(request, plan, context),
+        Endpoint::Issue => firmware::begin_alias(request, plan, context),
+        Endpoint::Redeem => redeem::begin(request, plan, context),
+        Endpoint::Push => push::begin(request, plan, context),
         Endpoint::Health => Step::Reply(Response::json(Status::OK, r#"{"healthcheck":true}"#)),
-        Endpoint::Other if request.method() == Method::Options && request.path() == "*" => {
+        Endpoint::Other if request.method() == Method::Options && request.path() == b"*" => {
             Step::Reply(Response::new(Status::OK, Outcome::Answered, Content::Empty))
         }
         Endpoint::Other => Step::Reply(Response::no_route()),
@@ -93,8 +107,8 @@ pub(crate) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
 
 /// Goes on with the store's answer.
 pub(crate) fn resume<I: Clone>(
-    plan: Plan,
-    answer: Answer<I>,
+    plan: &mut Plan,
+    answer: &Answer<I>,
     context: &mut Context<'_>,
 ) -> Step<I> {
     if matches!(answer, Answer::Unavailable) {

@@ -4,7 +4,7 @@ use crate::api::fields::{Credential, Field, credential};
 use crate::api::{Content, Context, Response, Step, refuse};
 use crate::http::{Request, Status};
 use crate::id::DeviceId;
-use crate::json::{Invalid, Reader};
+use crate::json::{Invalid, Reader, Text};
 use crate::query::{Answer, DeviceStanding, Identify, KeyStanding, Query, Standing};
 use crate::report::{Outcome, Refusal};
 
@@ -15,7 +15,11 @@ pub(crate) struct Plan {
 }
 
 /// Checks the push token and the form of the key, and asks whose device it is.
-pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     let config = context.config;
     let no_body = r#"{"success":false,"response":"no_body"}"#;
     if request.body.is_empty() {
@@ -34,16 +38,16 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
     let Credential::Key(key) = credential(request) else { return forbidden(Refusal::NoKey) };
     let Some(device) = udid.device() else { return no_device(context) };
     let identify = Identify { owner: None, key, device: Some(device), mac: None };
-    Step::Ask(Query::Identify(identify), super::Plan::Push(Plan { device, push: push.into() }))
+    *plan = Some(super::Plan::Push(Plan { device, push: push.decode().into() }));
+    context.ask(Query::Identify(identify))
 }
 
 /// The key must be one of the device's owner.
-pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I>(plan: &Plan, answer: &Answer<I>, context: &mut Context<'_>) -> Step<I> {
     match answer {
         Answer::Standing(Standing { key, device: DeviceStanding::Known(_), .. }) => match key {
             KeyStanding::Valid => {
-                let query = Query::Push { device: plan.device, push: plan.push.clone() };
-                Step::Ask(query, super::Plan::Push(plan))
+                context.ask(Query::Push { device: plan.device, push: plan.push.clone() })
             }
             KeyStanding::Wrong | KeyStanding::UnknownOwner => forbidden(Refusal::WrongKey),
         },
@@ -74,12 +78,12 @@ enum Pushed<'a> {
     Absent,
     /// Not a string, or against the rule.
     Bad,
-    Token(&'a str),
+    Token(Text<'a>),
 }
 
 fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invalid> {
     let mut push = Pushed::Absent;
-    let mut udid = Field::Absent;
+    let mut udid = Field::default();
     let mut reader = Reader::new(body, depth_max)?;
     reader.members(|reader, key| {
         let value = reader.value()?;
@@ -90,12 +94,12 @@ fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invali
                 return Err(Invalid);
             }
             push = match value {
-                crate::json::Value::Text(text) => match text.plain() {
-                    Some(token) if follows_rule(token) => Pushed::Token(token),
-                    Some(_) | None => Pushed::Bad,
-                },
+                crate::json::Value::Text(text) if text.plain().is_some_and(follows_rule) => {
+                    Pushed::Token(text)
+                }
                 crate::json::Value::Null => Pushed::Absent,
-                crate::json::Value::Number(_)
+                crate::json::Value::Text(_)
+                | crate::json::Value::Number(_)
                 | crate::json::Value::Bool(_)
                 | crate::json::Value::Object(_)
                 | crate::json::Value::Array(_) => Pushed::Bad,
@@ -110,11 +114,11 @@ fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invali
 }
 
 /// 64 hexadecimal digits (iOS), or any other length of `[a-zA-Z0-9_:-]` (Android).
-fn follows_rule(token: &str) -> bool {
-    let android = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-');
+fn follows_rule(token: &[u8]) -> bool {
+    let android = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-');
     match token.len() {
         0 => false,
-        64 => token.bytes().all(|b| b.is_ascii_hexdigit()),
-        _ => token.bytes().all(android),
+        64 => token.iter().all(u8::is_ascii_hexdigit),
+        _ => token.iter().all(android),
     }
 }

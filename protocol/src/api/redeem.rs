@@ -37,7 +37,11 @@ enum Intent {
 }
 
 /// Reads the token; a malformed one is refused without asking the store.
-pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn begin<I>(
+    request: &Request<'_>,
+    plan: &mut Option<super::Plan>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     let token = match token_text(request.query().unwrap_or_default()) {
         Presented::Missing => {
             let content = Content::Json(r#"{"success":false,"response":"OTT_MISSING"}"#);
@@ -61,22 +65,26 @@ pub(super) fn begin<I>(request: &Request<'_>, context: &mut Context<'_>) -> Step
         context.scratch.text.extend_from_slice(request.header(name)?);
         Some(start..context.scratch.text.len())
     };
-    let plan = Plan {
+    *plan = Some(super::Plan::Redeem(Plan {
         token,
         intent,
         starting: false,
         range: keep("range"),
         if_range: keep("if-range"),
         sketch_md5: sketch.and_then(|md5| bytes_from_hex(&md5.to_ascii_lowercase())),
-    };
-    Step::Ask(Query::Redeem { token }, super::Plan::Redeem(plan))
+    }));
+    context.ask(Query::Redeem { token })
 }
 
 /// Decides what the token gets; asks to start the first attempt where bytes would leave.
-pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>) -> Step<I> {
+pub(super) fn resume<I: Clone>(
+    plan: &mut Plan,
+    answer: &Answer<I>,
+    context: &mut Context<'_>,
+) -> Step<I> {
     let (device, release, started, forced) = match answer {
         Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
-            (device, release, started, forced)
+            (*device, release.clone(), *started, *forced)
         }
         Answer::Redemption(Redemption::Unknown) => return dead(context),
         Answer::Redemption(Redemption::Nothing) => {
@@ -93,8 +101,8 @@ pub(super) fn resume<I>(plan: Plan, answer: Answer<I>, context: &mut Context<'_>
     let response = plan.answer(release, forced, context);
     let streams = plan.intent == Intent::Bytes && matches!(response.content, Content::Image(_));
     if streams && !started && !plan.starting {
-        let plan = Plan { starting: true, ..plan };
-        return Step::Ask(Query::Start { token: plan.token }, super::Plan::Redeem(plan));
+        plan.starting = true;
+        return context.ask(Query::Start { token: plan.token });
     }
     Step::Reply(response.of(device))
 }
@@ -140,7 +148,7 @@ impl Plan {
                 );
             }
         };
-        let content = Content::Image(Part { release, start, end, token });
+        let content = Content::Image(Box::new(Part { release, start, end, token }));
         let close = status == Status::OK && self.intent == Intent::Bytes;
         Response { close, ..Response::new(status, outcome, content) }
     }

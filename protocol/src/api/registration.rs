@@ -7,7 +7,7 @@ use rapidhash::v3::rapidhash_v3;
 use crate::api::Scratch;
 use crate::api::fields::Field;
 use crate::id::{Alias, Mac};
-use crate::json::{Invalid, Reader};
+use crate::json::{Invalid, Reader, Value};
 use crate::query::CheckIn;
 
 /// The fields of a `registration`, by [`Name`].
@@ -20,7 +20,6 @@ impl<'a> Fields<'a> {
     /// Reads a check-in's body: an object with a `registration` object that is not empty.
     pub(super) fn read(&mut self, body: &'a [u8], depth_max: usize) -> Result<(), Invalid> {
         let mut seen = false;
-        let mut empty = true;
         let mut reader = Reader::new(body, depth_max)?;
         reader.members(|reader, key| {
             if !key.is("registration") {
@@ -30,41 +29,43 @@ impl<'a> Fields<'a> {
                 return Err(Invalid);
             }
             seen = true;
-            reader.members(|reader, key| {
-                empty = false;
-                let value = reader.value()?;
-                match key.plain().and_then(Name::parse) {
-                    Some(name) => self.values[name as usize].keep(value),
-                    None => Ok(()),
-                }
-            })
+            *reader = self.read_registration(reader.clone())?;
+            Ok(())
         })?;
         reader.end()?;
-        // A MAC of another type is no MAC; `ack` may be anything; the rest must be scalar.
-        let nested = |name: &Name| matches!(self.of(*name), Field::Nested);
-        let bad =
-            Name::ALL.iter().any(|name| !matches!(name, Name::Mac | Name::Ack) && nested(name));
-        let long = [Name::Version, Name::Platform, Name::EnvHash].iter().any(|name| {
-            self.of(*name).text().is_some_and(|text| text.raw().len() > SHORT_BYTES_MAX)
-        });
-        if empty || bad || long { Err(Invalid) } else { Ok(()) }
+        if seen { Ok(()) } else { Err(Invalid) }
     }
 
-    pub(super) fn of(&self, name: Name) -> Field<'a> {
-        self.values[name as usize]
+    /// Takes the reader by value, as the reader's own functions do (see [`Reader`]).
+    fn read_registration(&mut self, mut reader: Reader<'a>) -> Result<Reader<'a>, Invalid> {
+        let mut empty = true;
+        reader.members(|reader, key| {
+            empty = false;
+            let value = reader.value()?;
+            match key.plain().and_then(Name::parse) {
+                Some(name) if name.admits(&value) => self.values[name as usize].keep(value),
+                Some(_) => Err(Invalid),
+                None => Ok(()),
+            }
+        })?;
+        if empty { Err(Invalid) } else { Ok(reader) }
+    }
+
+    pub(super) fn of(&self, name: Name) -> &Field<'a> {
+        &self.values[name as usize]
     }
 
     /// Two check-ins with equal digests keep the same facts, but for the radio's moods: where
     /// there are none in `body`, which these fields were read from, it is the body's own digest.
     pub(super) fn digest(&self, body: &[u8]) -> u64 {
-        let is_absent = |name: Name| matches!(self.of(name), Field::Absent);
+        let is_absent = |name: Name| self.of(name).is_absent();
         if Name::VOLATILE.into_iter().all(is_absent) {
             return rapidhash_v3(body);
         }
         let lasting = Name::ALL.iter().filter(|name| !Name::VOLATILE.contains(name));
         lasting.fold(0_u64, |digest, name| {
             let value = self.of(*name).text();
-            let value = value.map_or(*name as u64, |text| rapidhash_v3(text.raw().as_bytes()));
+            let value = value.map_or(*name as u64, |text| rapidhash_v3(text.raw()));
             (digest.rotate_left(23) ^ value).wrapping_mul(DIGEST_FACTOR)
         })
     }
@@ -96,9 +97,9 @@ impl<'a> Fields<'a> {
         for name in Name::ALL.iter().filter(|name| name.is_fact()) {
             let value = match self.of(*name).text() {
                 Some(text) if *name == Name::Fcid && text.plain().is_some() => {
-                    Cow::Owned(text.raw().to_uppercase())
+                    Cow::Owned(as_text(text.raw()).to_uppercase())
                 }
-                Some(text) => Cow::Borrowed(text.raw()),
+                Some(text) => Cow::Borrowed(as_text(text.raw())),
                 None if *name == Name::Fcid => Cow::Borrowed("000000000000"),
                 None => continue,
             };
@@ -113,27 +114,25 @@ impl<'a> Fields<'a> {
 /// Where a text stands in [`Scratch::text`]; empty if it does not.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Place {
-    start: u32,
-    end: u32,
+    start: usize,
+    end: usize,
 }
 
 impl Place {
     /// Where a field's text lies in `body`, of which it is a slice.
-    pub(super) fn of(field: Field<'_>, body: &[u8]) -> Self {
+    #[inline]
+    pub(super) fn of(field: &Field<'_>, body: &[u8]) -> Self {
         let Some(text) = field.text().map(|text| text.raw()) else { return Self::default() };
         let start = text.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
-        match (u32::try_from(start), u32::try_from(start.wrapping_add(text.len()))) {
-            (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },
-            _ => Self::default(),
-        }
+        Self { start, end: start.wrapping_add(text.len()) }
     }
 
     pub(super) fn bytes(self, text: &[u8]) -> &[u8] {
-        text.get(self.start as usize..self.end as usize).unwrap_or_default()
+        text.get(self.start..self.end).unwrap_or_default()
     }
 
     pub(super) fn text(self, scratch: &Scratch) -> Option<&str> {
-        std::str::from_utf8(self.bytes(&scratch.text)).ok().filter(|text| !text.is_empty())
+        Some(as_text(self.bytes(&scratch.text))).filter(|text| !text.is_empty())
     }
 }
 
@@ -146,11 +145,12 @@ macro_rules! names {
         impl Name {
             const ALL: &[Self] = &[$(Self::$name),*];
 
-            fn parse(key: &str) -> Option<Self> {
-                match key {
-                    $($key => Some(Self::$name),)*
-                    _ => None,
-                }
+            #[inline]
+            fn parse(key: &[u8]) -> Option<Self> {
+                $(if key == $key.as_bytes() {
+                    return Some(Self::$name);
+                })*
+                None
             }
 
             fn key(self) -> &'static str {
@@ -190,10 +190,28 @@ impl Name {
     /// Change from one check-in to the next without meaning: kept with the next real change.
     const VOLATILE: [Self; 2] = [Self::Rssi, Self::Snr];
 
+    /// May it hold this? A MAC of another type is no MAC; `ack` may be anything; the rest must be
+    /// scalar, and short where it is kept in memory.
+    #[inline]
+    fn admits(self, value: &Value<'_>) -> bool {
+        let length = match value {
+            Value::Text(text) => text.raw().len(),
+            Value::Number(text) | Value::Bool(text) => text.len(),
+            Value::Null => 0,
+            Value::Object(_) | Value::Array(_) => return matches!(self, Self::Mac | Self::Ack),
+        };
+        length <= SHORT_BYTES_MAX || !matches!(self, Self::Version | Self::Platform | Self::EnvHash)
+    }
+
     /// Not kept apart already.
     fn is_fact(self) -> bool {
         !matches!(self, Self::Owner | Self::Udid | Self::Mac | Self::Ack)
     }
+}
+
+/// Text of a body that was read, so it is UTF-8.
+fn as_text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Odd, and its bits look random: spreads each value over the whole digest.

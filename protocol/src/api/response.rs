@@ -26,8 +26,8 @@ pub(crate) enum Content<I> {
     Text(&'static str),
     /// JSON in [`super::Scratch::body`].
     Written,
-    /// An image or a part of it.
-    Image(Part<I>),
+    /// An image or a part of it; boxed, because all other answers are small and are moved.
+    Image(Box<Part<I>>),
     /// The device has this image already.
     NotModified([u8; 32]),
     /// No byte of the range is in the image of this length.
@@ -127,7 +127,7 @@ impl<I> Response<I> {
             Content::Written => body = json(&mut head, written),
             Content::Text(text) => {
                 body = text.as_bytes();
-                head.field("Content-Type", b"text/plain");
+                head.constant("Content-Type: text/plain\r\n");
                 head.number("Content-Length", body.len() as u64);
             }
             Content::Image(part) => part.write_fields(self.status, &mut head),
@@ -154,7 +154,7 @@ impl<I> Response<I> {
 
 impl<I> Content<I> {
     /// The image, if there is one to send.
-    pub(crate) fn into_part(self) -> Option<Part<I>> {
+    pub(crate) fn into_part(self) -> Option<Box<Part<I>>> {
         match self {
             Self::Image(part) => Some(part),
             Self::Empty
@@ -173,10 +173,10 @@ impl<I> Part<I> {
         let offer: &Offer = &self.release.offer;
         match offer.kind {
             Kind::Image => {
-                head.field("Content-Type", b"application/octet-stream");
-                head.field("Content-Disposition", b"attachment; filename=firmware.bin");
+                head.constant("Content-Type: application/octet-stream\r\n");
+                head.constant("Content-Disposition: attachment; filename=firmware.bin\r\n");
             }
-            Kind::Bundle => head.field("Content-Type", b"application/json"),
+            Kind::Bundle => head.constant("Content-Type: application/json\r\n"),
         }
         head.number("Content-Length", self.end - self.start);
         if status == Status::PARTIAL_CONTENT {
@@ -185,7 +185,7 @@ impl<I> Part<I> {
             head.field("x-MD5", &hex_text::<16, 32>(&offer.md5));
         }
         head.field("ETag", &etag(&offer.sha256));
-        head.field("Accept-Ranges", b"bytes");
+        head.constant("Accept-Ranges: bytes\r\n");
     }
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn etag(sha256: &[u8; 32]) -> [u8; 66] {
 }
 
 fn json<'a>(head: &mut HeadWriter<'_>, body: &'a [u8]) -> &'a [u8] {
-    head.field("Content-Type", b"application/json");
+    head.constant("Content-Type: application/json\r\n");
     head.number("Content-Length", body.len() as u64);
     body
 }

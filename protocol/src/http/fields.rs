@@ -8,6 +8,7 @@ use crate::Config;
 pub(super) struct Told<'a> {
     hosts: u8,
     authentications: u8,
+    authentication: &'a [u8],
     lengths: u8,
     length: &'a [u8],
     codings: u8,
@@ -24,7 +25,10 @@ impl<'a> Told<'a> {
     pub(super) fn read(&mut self, name: &[u8], value: &'a [u8]) {
         // By the first letter, so that most names are compared with nothing.
         match name.first().map(|first| first | 0x20) {
-            Some(b'a') if is(name, b"authentication") => self.authentications += 1,
+            Some(b'a') if is(name, b"authentication") => {
+                self.authentications += 1;
+                self.authentication = value;
+            }
             Some(b'c') if is(name, b"connection") => {
                 for element in elements(value) {
                     self.close |= is(element, b"close");
@@ -58,6 +62,11 @@ impl<'a> Told<'a> {
             return Err(Refused::BAD_REQUEST);
         }
         Ok(())
+    }
+
+    /// The credential, once it is checked that there is at most one.
+    pub(super) fn authentication(&self) -> Option<&'a [u8]> {
+        (self.authentications > 0).then_some(self.authentication)
     }
 
     /// RFC 9112 6.3, without the cases in which two readers could disagree.

@@ -244,30 +244,30 @@ fn parse_whole(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
         path: span(bytes, path),
         query: query.map(|query| span(bytes, query)),
         lines,
-        fields: request.headers.len() as u8,
+        authentication: told.authentication().map(|value| span(bytes, value)),
     }))
 }
 
-/// Reads the header lines, and makes sure that every line of the head ends with CR LF.
+/// Reads the header lines, and makes sure that every line of the head ends with CR LF. Returns
+/// where they stand.
 fn read_fields<'a>(
     bytes: &[u8],
     headers: &[httparse::Header<'a>],
     told: &mut Told<'a>,
-) -> Result<[u16; Head::FIELDS_MAX + 1], Refused> {
-    let mut lines = [0; Head::FIELDS_MAX + 1];
-    for (line, header) in lines.iter_mut().zip(headers) {
-        let start = offset(bytes, header.name.as_bytes());
-        if bytes.get(start.wrapping_sub(2)) != Some(&b'\r') {
+) -> Result<Span, Refused> {
+    let end = bytes.len() - 2;
+    let mut first = end;
+    for header in headers.iter().rev() {
+        first = offset(bytes, header.name.as_bytes());
+        if bytes.get(first.wrapping_sub(2)) != Some(&b'\r') {
             return Err(Refused::BAD_REQUEST);
         }
-        *line = start as u16;
         told.read(header.name.as_bytes(), header.value);
     }
     if !bytes.ends_with(b"\r\n\r\n") {
         return Err(Refused::BAD_REQUEST);
     }
-    lines[headers.len()] = (bytes.len() - 2) as u16;
-    Ok(lines)
+    Ok(Span { start: first as u16, end: end as u16 })
 }
 
 fn method_of(name: &str) -> Method {
@@ -418,8 +418,9 @@ mod tests {
         assert_eq!((head.http_1_1, head.keep_alive, head.expects_continue), (true, false, false));
         assert_eq!(head.length, library.len() - "{\"registration\":".len());
         let check_in = request(&head, library);
-        assert_eq!((check_in.path(), check_in.query()), ("/device/register", None));
+        assert_eq!((check_in.path(), check_in.query()), (&b"/device/register"[..], None));
         assert_eq!(check_in.header("authentication"), Some(&b"key"[..]));
+        assert_eq!(check_in.authentication(), Some(&b"key"[..]));
         assert_eq!(check_in.header("content-length"), Some(&b"302"[..]));
         assert_eq!(check_in.header("absent"), None);
 
@@ -429,7 +430,11 @@ mod tests {
         assert_eq!((head.method, head.http_1_1), (Method::Get, false));
         assert_eq!(head.framing, Framing::Length(0));
         let download = request(&head, updater);
-        assert_eq!((download.path(), download.query()), ("/device/firmware", Some("ott=1&b=?2")));
+        assert_eq!(
+            (download.path(), download.query()),
+            (&b"/device/firmware"[..], Some("ott=1&b=?2"))
+        );
+        assert_eq!(download.authentication(), None);
     }
 
     #[test]

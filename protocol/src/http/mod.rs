@@ -74,23 +74,15 @@ pub(crate) struct Head {
     pub(crate) expects_continue: bool,
     path: Span,
     query: Option<Span>,
-    /// Where the header lines begin, and then the empty line.
-    lines: [u16; Self::FIELDS_MAX + 1],
-    fields: u8,
+    /// The header lines with their line ends.
+    lines: Span,
+    /// The value of the one `Authentication` field, which nearly every request is asked for.
+    authentication: Option<Span>,
 }
 
 impl Head {
     /// Most header lines of a request, whatever [`crate::Config::headers_max`] says.
     pub(crate) const FIELDS_MAX: usize = 64;
-
-    /// The header lines without their line ends, of the buffer that the head was parsed from.
-    fn lines<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        let fields = usize::from(self.fields);
-        self.lines.windows(2).take(fields).filter_map(|bounds| match *bounds {
-            [start, end] => bytes.get(usize::from(start)..usize::from(end).saturating_sub(2)),
-            _ => None,
-        })
-    }
 }
 
 /// How the end of a request's body is found (RFC 9112 6.3).
@@ -123,16 +115,23 @@ impl<'a> Request<'a> {
 
     /// The path as it was sent, without the query: `/` at least. An absolute target is reduced
     /// to its path (RFC 9112 3.2.2); `*` for the server as a whole.
-    pub(crate) fn path(&self) -> &'a str {
-        match self.text(self.head.path) {
-            "" => "/",
+    pub(crate) fn path(&self) -> &'a [u8] {
+        match self.head.path.of(self.bytes) {
+            b"" => b"/",
             path => path,
         }
     }
 
     /// What follows the first `?`, as it was sent.
     pub(crate) fn query(&self) -> Option<&'a str> {
-        self.head.query.map(|query| self.text(query))
+        // Targets are ASCII, which is checked when the head is parsed.
+        let text = |query: Span| std::str::from_utf8(query.of(self.bytes)).unwrap_or_default();
+        self.head.query.map(text)
+    }
+
+    /// The value of the `Authentication` field, without blanks around it.
+    pub(crate) fn authentication(&self) -> Option<&'a [u8]> {
+        self.head.authentication.map(|value| value.of(self.bytes))
     }
 
     /// The first header of that name, without blanks around it. The name is given in lower case
@@ -144,16 +143,13 @@ impl<'a> Request<'a> {
     /// All headers of that name, as [`Request::header`] finds the first one.
     pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_bytes();
-        self.head.lines(self.bytes).filter_map(move |line| {
+        // No line of an accepted head ends otherwise, nor has an LF in it.
+        let lines = self.head.lines.of(self.bytes).split(|byte| *byte == b'\n');
+        lines.filter_map(|line| line.strip_suffix(b"\r")).filter_map(move |line| {
             let (start, value) = line.split_at_checked(name.len())?;
             let value = value.strip_prefix(b":")?;
             fields::same(start, name).then(|| value.trim_ascii())
         })
-    }
-
-    /// Targets are ASCII, which is checked when the head is parsed.
-    fn text(&self, span: Span) -> &'a str {
-        std::str::from_utf8(span.of(self.bytes)).unwrap_or_default()
     }
 }
 
@@ -262,7 +258,7 @@ mod tests {
         let head = head::Search::default().parse(bytes, &Config::default());
         let head = head.expect("good").expect("complete");
         let request = Request { head: &head, bytes: b"GET", body: b"x" };
-        assert_eq!((request.path(), request.query()), ("/", Some("")));
+        assert_eq!((request.path(), request.query()), (&b"/"[..], Some("")));
         assert_eq!(request.header("host"), None);
         assert_eq!((request.method(), request.body), (Method::Get, &b"x"[..]));
     }

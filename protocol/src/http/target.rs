@@ -111,7 +111,7 @@ mod tests {
                 .expect(line)
                 .expect(line);
             let request = Request { head: &head, bytes: text.as_bytes(), body: &[] };
-            assert_eq!((request.path(), request.query()), (path, query), "{line}");
+            assert_eq!((request.path(), request.query()), (path.as_bytes(), query), "{line}");
         }
     }
 }

@@ -18,6 +18,13 @@ impl<'a> HeadWriter<'a> {
         Self { out }
     }
 
+    /// Writes a field that is a constant, with its line end.
+    #[inline]
+    pub(crate) fn constant(&mut self, line: &'static str) {
+        debug_assert!(line.ends_with("\r\n"), "{line}: a line");
+        self.out.extend_from_slice(line.as_bytes());
+    }
+
     /// Writes a field. Values are constants, or made of what cannot hold a line end; should one
     /// ever do, what does not belong into a value is dropped, so that nothing can split the
     /// answer.

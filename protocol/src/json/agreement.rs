@@ -169,9 +169,9 @@ fn read(text: &[u8]) -> Option<Model> {
 fn build(value: Value<'_>) -> Option<Model> {
     Some(match value {
         Value::Text(text) => Model::String(text.decode().into_owned()),
-        Value::Bool(text) => Model::Bool(text == "true"),
+        Value::Bool(text) => Model::Bool(text == b"true"),
         Value::Null => Model::Null,
-        Value::Object(raw) => read(raw.as_bytes())?,
-        Value::Number(raw) | Value::Array(raw) => serde_json::from_str(raw).ok()?,
+        Value::Object(raw) => read(raw)?,
+        Value::Number(raw) | Value::Array(raw) => serde_json::from_slice(raw).ok()?,
     })
 }

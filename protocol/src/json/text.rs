@@ -2,50 +2,61 @@
 
 use std::borrow::Cow;
 
+use super::Invalid;
+
 /// A string as it stands between its quotes: escapes are validated, not resolved.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Text<'a> {
-    raw: &'a str,
+    /// UTF-8, as the whole text is.
+    raw: &'a [u8],
     escaped: bool,
 }
 
 impl<'a> Text<'a> {
     #[inline]
-    pub(super) fn new(raw: &'a str, escaped: bool) -> Self {
+    pub(super) fn new(raw: &'a [u8], escaped: bool) -> Self {
         Self { raw, escaped }
     }
 
     /// A text that has no escapes: a number's or a keyword's.
-    pub(crate) fn unescaped(raw: &'a str) -> Self {
-        debug_assert!(!raw.contains('\\'), "{raw} needs no decoding");
+    pub(crate) fn unescaped(raw: &'a [u8]) -> Self {
+        debug_assert!(!raw.contains(&b'\\'), "{raw:?} needs no decoding");
         Self { raw, escaped: false }
     }
 
     /// As it stands in the text.
-    pub(crate) fn raw(&self) -> &'a str {
+    #[inline]
+    pub(crate) fn raw(&self) -> &'a [u8] {
         self.raw
     }
 
     /// The string, if it has no escapes.
     #[inline]
-    pub(crate) fn plain(&self) -> Option<&'a str> {
+    pub(crate) fn plain(&self) -> Option<&'a [u8]> {
         if self.escaped { None } else { Some(self.raw) }
     }
 
     /// The string; allocates only if it has escapes.
     pub(crate) fn decode(&self) -> Cow<'a, str> {
-        match self.plain() {
-            Some(plain) => Cow::Borrowed(plain),
-            None => Cow::Owned(Characters { raw: self.raw }.collect()),
+        if self.escaped {
+            Cow::Owned(self.characters().collect())
+        } else {
+            String::from_utf8_lossy(self.raw)
         }
     }
 
     /// Is it this string, however it is written?
+    #[inline]
     pub(crate) fn is(&self, string: &str) -> bool {
-        match self.plain() {
-            Some(plain) => plain == string,
-            None => Characters { raw: self.raw }.eq(string.chars()),
+        if self.escaped {
+            self.characters().eq(string.chars())
+        } else {
+            self.raw == string.as_bytes()
         }
+    }
+
+    fn characters(&self) -> Characters<'a> {
+        Characters { raw: std::str::from_utf8(self.raw).unwrap_or_default() }
     }
 }
 
@@ -82,7 +93,7 @@ impl Iterator for Characters<'_> {
 
 /// The character that `text` says behind a `\u`, and how many bytes it takes. A surrogate means
 /// something only as the first of a pair (RFC 8259 8.2).
-pub(super) fn unicode(text: &[u8]) -> Option<(char, usize)> {
+fn unicode(text: &[u8]) -> Option<(char, usize)> {
     let unit = hex(text.first_chunk()?)?;
     let (code, length) = match unit {
         HIGH_FIRST..LOW_FIRST => {
@@ -99,29 +110,38 @@ fn hex(digits: &[u8; 4]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// Where the plain part of a string that is read up to `at` ends: at `"`, `\`, a control character
-/// or the end of `bytes`. Eight bytes at a time.
+/// The rest of `text` from the end of the plain part of a string on: from `"`, `\`, a control
+/// character, or empty. Eight bytes at a time.
 #[inline(always)]
-pub(super) fn plain_end(bytes: &[u8], at: usize) -> usize {
-    let mut at = at;
-    while let Some(word) = word_at(bytes, at) {
-        let found = special(word);
+pub(super) fn after_plain(mut text: &[u8]) -> &[u8] {
+    while let Some((word, rest)) = text.split_first_chunk() {
+        let found = special(u64::from_le_bytes(*word));
         if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
+            return &text[found.trailing_zeros() as usize / 8..];
         }
-        at += 8;
+        text = rest;
     }
-    while let Some(0x20..=0x21 | 0x23..=0x5b | 0x5d..) = bytes.get(at) {
-        at += 1;
+    while let [0x20..=0x21 | 0x23..=0x5b | 0x5d.., rest @ ..] = text {
+        text = rest;
     }
-    at
+    text
 }
 
-/// The eight bytes at `at`, if there are as many.
-#[inline]
-fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let word = bytes.get(at..at + 8)?.first_chunk()?;
-    Some(u64::from_le_bytes(*word))
+/// The rest of `text` from the end of a string on whose plain beginning is read: from its `"`.
+#[cold]
+pub(super) fn after_escaped(mut text: &[u8]) -> Result<&[u8], Invalid> {
+    loop {
+        text = match text {
+            [b'"', ..] => return Ok(text),
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => rest,
+            [b'\\', b'u', rest @ ..] => {
+                let (_, length) = unicode(rest).ok_or(Invalid)?;
+                rest.get(length..).ok_or(Invalid)?
+            }
+            _ => return Err(Invalid),
+        };
+        text = after_plain(text);
+    }
 }
 
 /// Sets the highest bit of each byte of `word` that ends the plain part of a string. Exact up to
@@ -157,14 +177,22 @@ mod tests {
                     bytes[place] = byte;
                     let special = byte < 0x20 || byte == b'"' || byte == b'\\';
                     let expected = if special { place } else { bytes.len() };
-                    assert_eq!(plain_end(&bytes, 0), expected, "{byte} at {place} in {fill}");
-                    assert_eq!(plain_end(&bytes, place), expected, "{byte} from {place}");
+                    assert_eq!(plain_length(&bytes), expected, "{byte} at {place} in {fill}");
+                    assert_eq!(
+                        plain_length(&bytes[place..]),
+                        expected - place,
+                        "{byte} from {place}"
+                    );
                     bytes[19] = 0;
-                    assert_eq!(plain_end(&bytes, 0), expected.min(19), "{byte} before another");
+                    assert_eq!(plain_length(&bytes), expected.min(19), "{byte} before another");
                 }
             }
         }
-        assert_eq!(plain_end(b"", 0), 0);
+        assert_eq!(plain_length(b""), 0);
+    }
+
+    fn plain_length(text: &[u8]) -> usize {
+        text.len() - after_plain(text).len()
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub(crate) enum Change {
     ReleaseWithdrawn { release: ReleaseId, unix_s: u64 },
 }
 
+impl Change {
+    /// A token cannot even be claimed any more.
+    pub(crate) fn expired(hash: TokenHash) -> Self {
+        Self::TokenRemoved { hash, removal: Removal::Expired }
+    }
+}
+
 /// What is known of a device after a write.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptDevice {
@@ -38,7 +45,7 @@ pub(crate) struct KeptDevice {
     pub(crate) owner: OwnerId,
     /// Unix seconds, if it was not known before.
     pub(crate) registered: Option<u64>,
-    /// The JSON object for operators, if it is another than before.
+    /// The JSON object for operators; `None` keeps what is stored.
     pub(crate) details: Option<Box<str>>,
 }
 

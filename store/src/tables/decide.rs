@@ -56,6 +56,34 @@ impl Write {
 }
 
 impl Tables {
+    /// Names the facts that the decision on a write will stand on. Cheap, because a write that has
+    /// to wait for another is asked again with each group.
+    pub(crate) fn stand(&self, write: &Write, plan: &mut Plan) {
+        match write {
+            Write::Record(record) => {
+                let Some(owner) = self.owners.find(&record.owner) else { return };
+                let mac = record.check_in.as_ref().and_then(|check_in| check_in.mac);
+                if let Some(mac) = mac {
+                    plan.reads(Touch::Mac(owner, mac));
+                }
+                let by_mac = || mac.and_then(|mac| self.devices.find_mac(owner, mac));
+                let known = record.device.or_else(|| by_mac().map(|row| self.devices.udid(row)));
+                if let Some(udid) = known {
+                    plan.reads(Touch::Device(udid));
+                }
+            }
+            Write::Push { device, .. } => plan.reads(Touch::Device(*device)),
+            Write::Start { token } | Write::Claim { token } => {
+                let Some((device, facts)) = self.tokens.find(token) else { return };
+                plan.reads(Touch::Device(self.devices.udid(device)));
+                plan.reads(match facts.release {
+                    Some(release) => Touch::Release(release),
+                    None => Touch::Published(self.devices.owner(device)),
+                });
+            }
+        }
+    }
+
     /// Says what a write changes and what it is answered, all but the image. `intact` says that
     /// the image of [`Write::token`] is there and what it was.
     pub(crate) fn decide(
@@ -69,7 +97,6 @@ impl Tables {
         match write {
             Write::Record(record) => Answer::Recorded(self.record(record, now_ms, minted, plan)),
             Write::Push { device, push } => {
-                plan.reads(Touch::Device(*device));
                 if self.devices.find(*device).is_some() {
                     let change = Change::PushKept { device: *device, push: push.clone() };
                     plan.change(self, change);
@@ -92,7 +119,7 @@ impl Tables {
         plan: &mut Plan,
     ) -> u64 {
         if let Some(row) = row {
-            self.replace_tokens(row, grant.release, plan);
+            self.replace_tokens(row, grant.release, now_ms, plan);
         }
         let deadline_ms = now_ms.saturating_add(milliseconds(grant.unused));
         let issued = KeptToken {
@@ -122,9 +149,6 @@ impl Tables {
     ) -> Option<Recorded> {
         let owner = self.owners.find(&record.owner)?;
         let mac = record.check_in.as_ref().and_then(|check_in| check_in.mac);
-        if let Some(mac) = mac {
-            plan.reads(Touch::Mac(owner, mac));
-        }
         let (udid, row) = match record.device {
             Some(udid) => (udid, self.devices.find(udid)),
             None => match mac.and_then(|mac| self.devices.find_mac(owner, mac)) {
@@ -132,7 +156,6 @@ impl Tables {
                 None => (minted.device, None),
             },
         };
-        plan.reads(Touch::Device(udid));
         if row.is_some_and(|row| self.devices.owner(row) != owner) {
             return None;
         }
@@ -159,7 +182,6 @@ impl Tables {
             Some(row) => self.devices.facts(row),
             None => new_device(owner, udid, check_in, unix_s),
         };
-        let known_digest = row.map(|_| facts.digest);
         if let Some(check_in) = check_in {
             facts.mac = check_in.mac;
             facts.version = check_in.version.as_deref().or(facts.version);
@@ -170,9 +192,8 @@ impl Tables {
             facts.seen = unix_s;
         }
         facts.offered = record.offered.or(facts.offered);
-        // An equal digest says that the stored object is equal too, and need not be written again.
         let details = match check_in {
-            Some(check_in) if known_digest == Some(check_in.digest) => None,
+            // Also for an equal digest: it says nothing of what changes all the time.
             Some(check_in) => Some(check_in.facts.clone()),
             None => row.is_none().then(|| "{}".into()),
         };
@@ -191,13 +212,7 @@ impl Tables {
         intact: bool,
         plan: &mut Plan,
     ) -> Redemption<()> {
-        plan.reads(Touch::Token(*hash));
         let Some((device, token)) = self.tokens.find(hash) else { return Redemption::Unknown };
-        plan.reads(Touch::Device(self.devices.udid(device)));
-        match token.release {
-            Some(release) => plan.reads(Touch::Release(release)),
-            None => plan.reads(Touch::Published(self.devices.owner(device))),
-        }
         let (udid, release, forced) = match self.redeem(hash, now_ms) {
             Redemption::Ready { device, release, forced, .. } if intact => {
                 (device, release, forced)
@@ -219,21 +234,25 @@ impl Tables {
     }
 
     fn claim(&self, hash: &TokenHash, now_ms: u64, intact: bool, plan: &mut Plan) -> bool {
-        plan.reads(Touch::Token(*hash));
-        let Some((device, token)) = self.tokens.find(hash) else { return false };
-        plan.reads(Touch::Device(self.devices.udid(device)));
-        if now_ms >= token.end_ms() || !intact {
-            return false;
+        let alive = self.tokens.find(hash).is_some_and(|(_, token)| now_ms < token.end_ms());
+        if alive && intact {
+            let removal = Removal::Claimed;
+            plan.change(self, Change::TokenRemoved { hash: *hash, removal });
         }
-        plan.change(self, Change::TokenRemoved { hash: *hash, removal: Removal::Claimed });
-        true
+        alive && intact
     }
 
     /// Makes way for a new token of the same device and release. What nobody tried yet goes; what
     /// may have a transfer under way can still be claimed, and the oldest of too many such goes.
-    fn replace_tokens(&self, device: u32, release: Option<ReleaseId>, plan: &mut Plan) {
+    fn replace_tokens(
+        &self,
+        device: u32,
+        release: Option<ReleaseId>,
+        now_ms: u64,
+        plan: &mut Plan,
+    ) {
         let mut replaced = Vec::new();
-        for (hash, token) in self.tokens.of_device(device) {
+        for (hash, token) in self.tokens.of_device(device, now_ms) {
             if token.replaced {
                 replaced.push((token.end_ms(), hash));
             } else if token.release == release && token.started {
@@ -276,7 +295,7 @@ fn new_device(
         udid,
         owner,
         mac: None,
-        alias: named.and_then(settled).unwrap_or_else(|| Alias::invented(udid)),
+        alias: named.unwrap_or_else(|| Alias::invented(udid)),
         platform: None,
         version: None,
         env_hash: None,
@@ -286,11 +305,6 @@ fn new_device(
         seen: unix_s,
         offered: None,
     }
-}
-
-/// The alias as it will read when it was stored: cleaning a cleaned text can still take blanks off.
-pub(crate) fn settled(alias: Alias) -> Option<Alias> {
-    Alias::clean(alias.as_str())
 }
 
 fn milliseconds(duration: Duration) -> u64 {

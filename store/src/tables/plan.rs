@@ -7,20 +7,17 @@ use otter_protocol::{DeviceId, Mac, OwnerId, ReleaseId};
 use rapidhash::fast::RandomState;
 
 use super::Tables;
-use super::change::{Change, Removal};
-use crate::token::TokenHash;
+use super::change::Change;
 
 /// A fact that a decision reads or changes.
 #[derive(Clone, Copy, Hash)]
 pub(crate) enum Touch<'a> {
     Owner(&'a OwnerId),
     Key(&'a [u8; 32]),
-    /// A device. What is done with its tokens stands on this too, so that all that concerns one
-    /// device happens in the order in which it was asked.
+    /// A device with its tokens.
     Device(DeviceId),
     /// Which device of an owner (by row) has a MAC.
     Mac(u32, Mac),
-    Token(TokenHash),
     Release(ReleaseId),
     /// What is published by an owner (by row).
     Published(u32),
@@ -67,8 +64,12 @@ impl Plan {
                 }
             }
             Change::PushKept { device, .. } => writes(Touch::Device(*device)),
-            Change::TokenKept(kept) => writes(Touch::Token(kept.hash)),
-            Change::TokenRemoved { hash, .. } => writes(Touch::Token(*hash)),
+            Change::TokenKept(kept) => writes(Touch::Device(kept.device)),
+            Change::TokenRemoved { hash, .. } => {
+                if let Some((device, _)) = tables.tokens.find(hash) {
+                    writes(Touch::Device(tables.devices.udid(device)));
+                }
+            }
             Change::ReleasePublished(published) => {
                 writes(Touch::Release(published.release.offer.release));
                 writes(Touch::Published(published.release.owner));
@@ -81,11 +82,6 @@ impl Plan {
             }
         }
         self.changes.push(change);
-    }
-
-    /// Removes a token that cannot even be claimed any more.
-    pub(crate) fn expire(&mut self, tables: &Tables, hash: TokenHash) {
-        self.change(tables, Change::TokenRemoved { hash, removal: Removal::Expired });
     }
 
     /// Forgets what was planned and keeps the room.

@@ -19,8 +19,8 @@ pub(crate) struct Releases {
     for_all: HashMap<(u32, Box<str>), Vec<u32>, RandomState>,
     /// Rows that are not withdrawn, rising, by owner and device.
     for_one: HashMap<(u32, DeviceId), Vec<u32>, RandomState>,
-    /// How many releases that are not withdrawn have this image.
-    images: HashMap<ImageName, u32, RandomState>,
+    /// Rows by image, withdrawn ones included.
+    by_image: HashMap<ImageName, Vec<u32>, RandomState>,
     hasher: RandomState,
 }
 
@@ -76,9 +76,14 @@ impl Releases {
         newest.map(|row| &self.row(row).offer)
     }
 
-    /// Does a release that is not withdrawn have this image?
-    pub(crate) fn need(&self, image: &ImageName) -> bool {
-        self.images.contains_key(image)
+    /// The releases that have this image.
+    pub(crate) fn of_image(&self, image: &ImageName) -> impl Iterator<Item = &Release> {
+        self.by_image.get(image).into_iter().flatten().map(|row| self.row(*row))
+    }
+
+    /// The images of all releases.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &ImageName> {
+        self.by_image.keys()
     }
 
     pub(crate) fn add(&mut self, release: Release) {
@@ -88,8 +93,8 @@ impl Releases {
         let (rows, hasher) = (&self.rows, &self.hasher);
         let id_of = |row: &u32| rows[*row as usize].offer.release;
         self.by_id.insert_unique(hasher.hash_one(id), row, |row| hasher.hash_one(id_of(row)));
+        self.by_image.entry(self.row(row).offer.sha256).or_default().push(row);
         if !withdrawn {
-            *self.images.entry(self.rows[row as usize].offer.sha256).or_default() += 1;
             self.aimed_with(row).push(row);
         }
     }
@@ -105,12 +110,6 @@ impl Releases {
                 Target::All => self.for_all.remove(&ForAll(*owner, &offer.platform)),
                 Target::Device(device) => self.for_one.remove(&(*owner, *device)),
             };
-        }
-        if let Some(uses) = self.images.get_mut(&offer.sha256) {
-            *uses -= 1;
-            if *uses == 0 {
-                self.images.remove(&offer.sha256);
-            }
         }
     }
 
@@ -200,9 +199,13 @@ mod tests {
         assert_eq!(newest(&releases, Some("arduino")), Some(0));
         assert!(releases.offered(ReleaseId([1; 16])).is_none());
         assert!(releases.offered(ReleaseId([0; 16])).is_some());
-        assert!(releases.need(&[0; 32]), "the first has the same image");
+        let live = |releases: &Releases| {
+            releases.of_image(&[0; 32]).filter(|release| release.withdrawn.is_none()).count()
+        };
+        assert_eq!(live(&releases), 1, "the first has the same image");
         releases.withdraw(first, 9);
-        assert!(!releases.need(&[0; 32]));
+        assert_eq!(live(&releases), 0);
+        assert_eq!(releases.images().collect::<Vec<_>>(), [&[0; 32]]);
         assert_eq!(newest(&releases, Some("arduino")), None);
         assert_eq!(releases.find(ReleaseId([0; 16])), Some(first));
         assert!(releases.for_all.is_empty());

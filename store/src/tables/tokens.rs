@@ -57,14 +57,21 @@ impl Tokens {
         Some((slot.device, &slot.facts))
     }
 
-    /// The tokens of a device, in no order.
-    pub(crate) fn of_device(&self, device: u32) -> impl Iterator<Item = (TokenHash, &TokenFacts)> {
+    /// The tokens of a device that can at least be claimed, in no order. [`Tokens::ended`] has the
+    /// others.
+    pub(crate) fn of_device(
+        &self,
+        device: u32,
+        now_ms: u64,
+    ) -> impl Iterator<Item = (TokenHash, &TokenFacts)> {
         let slots = self.by_device.iter_hash(self.hasher.hash_one(device));
         let slots = slots.map(|slot| &self.slots[*slot as usize]);
-        slots.filter(move |slot| slot.device == device).map(|slot| (slot.hash, &slot.facts))
+        let slots = slots.filter(move |slot| slot.device == device && now_ms < slot.facts.end_ms());
+        slots.map(|slot| (slot.hash, &slot.facts))
     }
 
-    /// Tokens that cannot even be claimed any more, the oldest first.
+    /// Tokens that cannot even be claimed any more, the oldest first. No write changes them, so
+    /// that their removal never meets one.
     pub(crate) fn ended(&self, now_ms: u64) -> impl Iterator<Item = TokenHash> {
         let ended = self.by_end.range(..=(now_ms, u32::MAX));
         ended.map(|(_, slot)| self.slots[*slot as usize].hash)
@@ -192,8 +199,9 @@ mod tests {
         tokens.keep(one, 7, facts(100));
         tokens.keep(other, 7, TokenFacts { release: None, ..facts(50) });
         assert_eq!(tokens.find(&one), Some((7, &facts(100))));
-        assert_eq!(tokens.of_device(7).count(), 2);
-        assert_eq!(tokens.of_device(8).count(), 0);
+        assert_eq!(tokens.of_device(7, 54).count(), 2);
+        assert_eq!(tokens.of_device(8, 0).count(), 0);
+        assert_eq!(tokens.of_device(7, 55).count(), 1, "one has ended");
         assert_eq!(tokens.open_and_started(), (2, 0));
         assert!(tokens.need(RELEASE));
         tokens.keep(one, 7, TokenFacts { started: true, ..facts(100) });

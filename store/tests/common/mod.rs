@@ -49,7 +49,6 @@ pub(crate) struct Desk {
 /// Runs a test on an empty store of each kind.
 pub(crate) fn on_both(test: impl Fn(&mut Bench)) {
     for which in [Which::Memory, Which::Embedded] {
-        println!("{which:?}");
         test(&mut Bench::new(which));
     }
 }
@@ -129,26 +128,22 @@ impl Bench {
     }
 
     pub(crate) fn identify(&mut self, identify: Identify) -> Standing {
-        match self.ask(Query::Identify(identify)) {
-            Answer::Standing(standing) => standing.clone(),
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(Query::Identify(identify));
+        let Answer::Standing(standing) = answer else { panic!("{answer:?}") };
+        standing
     }
 
     pub(crate) fn known(&mut self, owner: OwnerId, key: ApiKey, device: DeviceId) -> Device {
         let standing =
             self.identify(Identify { owner: Some(owner), key, device: Some(device), mac: None });
-        match standing.device {
-            DeviceStanding::Known(device) => device,
-            other => panic!("{other:?}"),
-        }
+        let DeviceStanding::Known(device) = standing.device else { panic!("{standing:?}") };
+        device
     }
 
     pub(crate) fn record(&mut self, record: Record) -> Option<Recorded> {
-        match self.ask(Query::Record(Box::new(record))) {
-            Answer::Recorded(recorded) => recorded,
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(Query::Record(Box::new(record)));
+        let Answer::Recorded(recorded) = answer else { panic!("{answer:?}") };
+        recorded
     }
 
     /// Registers a device of platform `arduino:esp8266`.
@@ -172,24 +167,21 @@ impl Bench {
     }
 
     pub(crate) fn claim(&mut self, token: Token) -> bool {
-        match self.ask(Query::Claim { token }) {
-            Answer::Claimed(claimed) => claimed,
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(Query::Claim { token });
+        let Answer::Claimed(claimed) = answer else { panic!("{answer:?}") };
+        claimed
     }
 
     pub(crate) fn fetch(&mut self, release: ReleaseId) -> Option<Release<Image>> {
-        match self.ask(Query::Fetch { release }) {
-            Answer::Release(release) => release,
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(Query::Fetch { release });
+        let Answer::Release(release) = answer else { panic!("{answer:?}") };
+        release
     }
 
     fn redemption(&mut self, query: Query) -> Redeemed {
-        match self.ask(query) {
-            Answer::Redemption(redemption) => redeemed(&redemption),
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(query);
+        let Answer::Redemption(redemption) = answer else { panic!("{answer:?}") };
+        redeemed(&redemption)
     }
 }
 
