@@ -117,6 +117,7 @@ mod now;
 pub mod query;
 pub mod report;
 mod state;
+pub mod tally;
 pub mod transmit;
 pub mod update;
 
@@ -129,4 +130,5 @@ pub use query::{
     Query, QueryId, Record, Recorded, Redemption, Release, Standing,
 };
 pub use report::{CloseReason, Endpoint, Outcome, Refusal, Report};
+pub use tally::{Counters, Tally};
 pub use transmit::Transmit;

@@ -118,3 +118,89 @@ pub enum Refusal {
     /// The store cannot answer now.
     Unavailable,
 }
+
+impl CloseReason {
+    /// Every reason, each at its own number (`reason as usize`).
+    pub const ALL: [Self; 6] =
+        [Self::Peer, Self::Idle, Self::Slow, Self::Refused, Self::Unclaimed, Self::Shutdown];
+}
+
+impl Endpoint {
+    /// Every endpoint, each at its own number (`endpoint as usize`).
+    pub const ALL: [Self; 7] = [
+        Self::CheckIn,
+        Self::Firmware,
+        Self::Issue,
+        Self::Redeem,
+        Self::Push,
+        Self::Health,
+        Self::Other,
+    ];
+}
+
+impl Outcome {
+    /// Every outcome, in their order; refusals last.
+    pub const ALL: [Self; 24] = [
+        Self::Registered,
+        Self::Current,
+        Self::Offered,
+        Self::HeldBack,
+        Self::Issued,
+        Self::Delivered,
+        Self::Ranged,
+        Self::NotModified,
+        Self::Answered,
+        Self::Aborted,
+        Self::Unclaimed,
+        Self::Refused(Refusal::NoRoute),
+        Self::Refused(Refusal::Malformed),
+        Self::Refused(Refusal::TooLarge),
+        Self::Refused(Refusal::TooSlow),
+        Self::Refused(Refusal::BadBody),
+        Self::Refused(Refusal::NoKey),
+        Self::Refused(Refusal::UnknownOwner),
+        Self::Refused(Refusal::WrongKey),
+        Self::Refused(Refusal::UnknownDevice),
+        Self::Refused(Refusal::DeadToken),
+        Self::Refused(Refusal::NoRelease),
+        Self::Refused(Refusal::BadRange),
+        Self::Refused(Refusal::Unavailable),
+    ];
+
+    /// Where it stands in [`Outcome::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Registered => 0,
+            Self::Current => 1,
+            Self::Offered => 2,
+            Self::HeldBack => 3,
+            Self::Issued => 4,
+            Self::Delivered => 5,
+            Self::Ranged => 6,
+            Self::NotModified => 7,
+            Self::Answered => 8,
+            Self::Aborted => 9,
+            Self::Unclaimed => 10,
+            Self::Refused(refusal) => 11 + refusal as usize,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_stands_at_its_own_number() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        for (index, endpoint) in Endpoint::ALL.into_iter().enumerate() {
+            assert_eq!(endpoint as usize, index);
+        }
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.index(), index);
+        }
+        assert!(Outcome::ALL.is_sorted());
+    }
+}

@@ -1,281 +1,163 @@
-//! When to wake which peer: a wheel of coarse ticks with exactly one entry per peer.
+//! When to look at which peers: the earliest deadline of each 64 that are neighbours in the table.
 //!
-//! An entry is 12 bytes in an array indexed by slot, linked into the list of its tick's bucket, so
-//! arming and disarming are a few stores. Entries are lazy: a peer whose deadline moved later, as
-//! it does with every request, is left where it is and looked at when its old tick comes.
+//! An exact order of all deadlines would cost each connection 12 bytes, and each request that
+//! brings one forward (the store must answer within 2 s, a peer may be idle for 75 s) a step in a
+//! list or a heap. Here both cost next to nothing: 64 peers share 8 bytes, arming is a minimum,
+//! and who is gone, or whose deadline moved later, is found out by looking: at 64 peers, which is
+//! a few microseconds, no more than once per tick, and in a busy block about once in 2 s.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// The deadlines of a worker's peers.
 pub(crate) struct Deadlines {
     /// Tick 0.
-    start: Instant,
-    /// Ticks up to this one have fired.
-    done: u32,
-    /// No entry is earlier, counted from `done`; `NOTHING` if there are none at all.
-    quiet: u32,
-    /// First slot of each bucket.
-    heads: Box<[u32]>,
-    /// By slot.
-    links: Vec<Link>,
-}
-
-#[derive(Clone, Copy)]
-struct Link {
-    tick: u32,
-    next: u32,
-    /// The slot before, or `HEAD` for the first of a bucket, or `NONE`: not linked.
-    previous: u32,
+    pub(crate) start: Instant,
+    /// Of each block of neighbours: in no tick before this one is there anything to do.
+    earliest: Vec<u64>,
+    /// In no tick before this one is there anything to do at all.
+    next: u64,
 }
 
 impl Deadlines {
-    /// Without entries; times before `start` count as `start`.
+    /// None; times before `start` count as `start`.
     pub(crate) fn new(start: Instant) -> Self {
-        let heads = vec![NONE; BUCKETS].into_boxed_slice();
-        Self { start, done: 0, quiet: NOTHING, heads, links: Vec::new() }
+        Self { start, earliest: Vec::new(), next: NEVER }
     }
 
-    /// Makes sure that the slot fires at `at` or earlier: at most one tick later than asked, and
-    /// earlier if it was armed for an earlier time before.
+    /// Makes sure that the slot is looked at within one tick after `at`, if not before.
     pub(crate) fn arm(&mut self, slot: u32, at: Instant) {
-        // Counted from `done`, so that the tick counter may wrap: after four years.
-        let ahead = self.tick(at, true).wrapping_sub(self.done);
-        let ahead = if ahead > AHEAD_MAX { 1 } else { ahead.max(1) };
-        let index = slot as usize;
-        if index >= self.links.len() {
-            self.links.resize(index + 1, UNLINKED);
-        }
-        let link = self.links[index];
-        if link.previous != NONE {
-            if link.tick.wrapping_sub(self.done) <= ahead {
-                return;
-            }
-            self.disarm(slot);
-        }
-        self.insert(slot, self.done.wrapping_add(ahead));
-        self.quiet = self.quiet.min(ahead);
+        let (block, tick) = ((slot / BLOCK) as usize, self.tick(at) + 1);
+        self.earliest.resize(self.earliest.len().max(block + 1), NEVER);
+        self.earliest[block] = self.earliest[block].min(tick);
+        self.next = self.next.min(tick);
     }
 
-    /// Forgets the slot.
-    pub(crate) fn disarm(&mut self, slot: u32) {
-        let Some(link) = self.links.get_mut(slot as usize) else { return };
-        let Link { tick, next, previous } = std::mem::replace(link, UNLINKED);
-        match previous {
-            NONE => return,
-            HEAD => self.heads[bucket(tick)] = next,
-            slot => self.links[slot as usize].next = next,
+    /// The first slots, from `from` on, that must be looked at and armed again. Ask until there
+    /// are none.
+    pub(crate) fn due(&mut self, now: Instant, from: u32) -> Option<Range<u32>> {
+        let tick = self.tick(now);
+        if tick < self.next {
+            return None;
         }
-        if next != NONE {
-            self.links[next as usize].previous = previous;
+        let mut blocks = self.earliest.iter_mut().enumerate().skip((from / BLOCK) as usize);
+        if let Some((block, earliest)) = blocks.find(|(_, earliest)| **earliest <= tick) {
+            *earliest = NEVER;
+            return Some(block as u32 * BLOCK..(block as u32 + 1) * BLOCK);
         }
+        self.next = self.earliest.iter().copied().min().unwrap_or(NEVER);
+        None
     }
 
-    /// Appends the slots whose tick has come; they are not armed any more.
-    pub(crate) fn fire(&mut self, now: Instant, due: &mut Vec<u32>) {
-        let passed = self.tick(now, false).wrapping_sub(self.done);
-        if passed > AHEAD_MAX {
-            return;
-        }
-        let until = self.done.wrapping_add(passed);
-        if passed < self.quiet {
-            self.done = until;
-            self.quiet = if self.quiet == NOTHING { NOTHING } else { self.quiet - passed };
-            return;
-        }
-        for step in 0..passed.min(BUCKETS as u32) {
-            let mut slot = self.heads[bucket(until.wrapping_sub(step))];
-            while slot != NONE {
-                let Link { tick, next, .. } = self.links[slot as usize];
-                if tick.wrapping_sub(self.done) <= passed {
-                    self.disarm(slot);
-                    due.push(slot);
-                }
-                slot = next;
-            }
-        }
-        self.done = until;
-        self.quiet = self.next_ahead();
+    /// When to ask again; `None`: not before the next is armed.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        (self.next != NEVER).then(|| self.start + Duration::from_nanos(self.next * TICK_NS))
     }
 
-    /// How long nothing can fire; `None`: for ever.
-    pub(crate) fn timeout(&self, now: Instant) -> Option<Duration> {
-        let tick = (self.quiet != NOTHING).then(|| self.done.wrapping_add(self.quiet))?;
-        // From the tick that `now` is in, for the same reason as above.
-        let ahead = tick.wrapping_sub(self.tick(now, false));
-        if ahead > AHEAD_MAX {
-            return Some(Duration::ZERO);
-        }
-        let into = now.saturating_duration_since(self.start).subsec_nanos() % TICK_NS;
-        let wait = Duration::from_nanos(u64::from(ahead) * u64::from(TICK_NS));
-        Some(wait.saturating_sub(Duration::from_nanos(u64::from(into))))
-    }
-
-    fn insert(&mut self, slot: u32, tick: u32) {
-        let head = &mut self.heads[bucket(tick)];
-        let next = std::mem::replace(head, slot);
-        self.links[slot as usize] = Link { tick, next, previous: HEAD };
-        if next != NONE {
-            self.links[next as usize].previous = slot;
-        }
-    }
-
-    /// Ticks from `done` to the first bucket that is not empty; its entries may be of a later
-    /// round of the wheel, which costs one early look.
-    fn next_ahead(&self) -> u32 {
-        let ahead = (1..=BUCKETS as u32)
-            .find(|ahead| self.heads[bucket(self.done.wrapping_add(*ahead))] != NONE);
-        ahead.unwrap_or(NOTHING)
-    }
-
-    fn tick(&self, at: Instant, round_up: bool) -> u32 {
-        let since = at.saturating_duration_since(self.start);
-        let part = if round_up { TICK_NS - 1 } else { 0 };
-        let whole = (since.as_secs() as u32).wrapping_mul(TICKS_PER_S);
-        whole.wrapping_add((since.subsec_nanos() + part) / TICK_NS)
+    fn tick(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.start).as_nanos() as u64 / TICK_NS
     }
 }
 
-fn bucket(tick: u32) -> usize {
-    tick as usize % BUCKETS
-}
-
+/// Slots that share an entry.
+const BLOCK: u32 = 64;
 /// 31.25 ms: a deadline of 10 s is kept to 0.3 %.
-const TICK_NS: u32 = 1_000_000_000 / TICKS_PER_S;
-const TICKS_PER_S: u32 = 32;
-/// 128 s: one round is longer than the longest of the usual deadlines (idle, 75 s). A power of
-/// two, so that the wheel stays whole when the tick counter wraps.
-const BUCKETS: usize = 4096;
-/// A difference of ticks beyond this one is negative.
-const AHEAD_MAX: u32 = u32::MAX / 2;
-const NOTHING: u32 = u32::MAX;
-
-const NONE: u32 = u32::MAX;
-const HEAD: u32 = u32::MAX - 1;
-const UNLINKED: Link = Link { tick: 0, next: NONE, previous: NONE };
+const TICK_NS: u64 = 1_000_000_000 / 32;
+const NEVER: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TICK: Duration = Duration::from_nanos(TICK_NS as u64);
+    const TICK: Duration = Duration::from_nanos(TICK_NS);
 
-    fn fired(deadlines: &mut Deadlines, now: Instant) -> Vec<u32> {
-        let mut due = Vec::new();
-        deadlines.fire(now, &mut due);
-        due.sort_unstable();
-        due
+    fn due(deadlines: &mut Deadlines, now: Instant) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some(slots) = deadlines.due(now, from) {
+            from = slots.end;
+            found.extend(slots);
+        }
+        found
+    }
+
+    fn around(slot: u32) -> Vec<u32> {
+        let first = slot / BLOCK * BLOCK;
+        (first..first + BLOCK).collect()
     }
 
     #[test]
-    fn an_entry_fires_once_and_within_one_tick() {
+    fn a_slot_is_due_once_and_within_one_tick() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
-        for (slot, ms) in [(0, 1), (1, 80), (2, 125), (3, 10_000), (4, 900_000)] {
+        for (slot, ms) in [(0, 1), (64, 80), (200, 125), (63, 10_000), (5000, 900_000)] {
             let at = start + Duration::from_millis(ms);
             deadlines.arm(slot, at);
-            assert_eq!(fired(&mut deadlines, at - Duration::from_nanos(1)), []);
-            assert_eq!(fired(&mut deadlines, at + TICK), [slot]);
-            assert_eq!(fired(&mut deadlines, at + 2 * TICK), []);
+            assert_eq!(due(&mut deadlines, at - Duration::from_nanos(1)), []);
+            assert_eq!(due(&mut deadlines, at + TICK), around(slot));
+            assert_eq!(due(&mut deadlines, at + 2 * TICK), []);
         }
-        assert_eq!(deadlines.timeout(start), None);
+        assert_eq!(deadlines.next(), None);
     }
 
     #[test]
-    fn later_is_lazy_and_earlier_is_not() {
+    fn neighbours_are_due_with_the_first_of_them() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
         let at = |s| start + Duration::from_secs(s);
-        deadlines.arm(7, at(10));
         deadlines.arm(7, at(75));
-        assert_eq!(fired(&mut deadlines, at(10)), [7]);
+        deadlines.arm(8, at(10));
+        deadlines.arm(9, at(75));
+        deadlines.arm(64, at(75));
+        assert_eq!(due(&mut deadlines, at(10) + TICK), around(7));
         deadlines.arm(7, at(75));
-        deadlines.arm(7, at(12));
-        assert_eq!(fired(&mut deadlines, at(12)), [7]);
-        assert_eq!(fired(&mut deadlines, at(80)), []);
+        assert_eq!(due(&mut deadlines, at(74)), []);
+        assert_eq!(due(&mut deadlines, at(75) + TICK), (0..128).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_disarmed_slot_is_silent_whatever_its_neighbours_do() {
-        let start = Instant::now();
-        let at = start + Duration::from_secs(1);
-        for gone in [[0, 1], [1, 2], [0, 2], [2, 1], [1, 0]] {
-            let mut deadlines = Deadlines::new(start);
-            for slot in 0..3 {
-                deadlines.arm(slot, at);
-            }
-            for slot in gone {
-                deadlines.disarm(slot);
-                deadlines.disarm(slot);
-            }
-            let left = (0..3).filter(|slot| !gone.contains(slot)).collect::<Vec<_>>();
-            assert_eq!(fired(&mut deadlines, at), left);
-        }
-        Deadlines::new(start).disarm(12);
-    }
-
-    #[test]
-    fn the_timeout_leads_to_the_tick_and_not_past_it() {
+    fn the_next_look_leads_to_the_tick_and_not_past_it() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
+        assert_eq!(deadlines.next(), None);
         let at = start + Duration::from_millis(2_500);
         deadlines.arm(1, at);
-        let mut now = start + Duration::from_millis(7);
-        let mut turns = 0;
-        while fired(&mut deadlines, now).is_empty() {
-            now += deadlines.timeout(now).expect("an entry");
-            turns += 1;
-        }
-        assert!(now >= at && now <= at + TICK, "{:?}", now - at);
-        assert!(turns <= 2, "{turns}");
+        deadlines.arm(100, at + Duration::from_secs(1));
+        let next = deadlines.next().expect("an entry");
+        assert!(next > at && next <= at + TICK, "{:?}", next - at);
+        assert_eq!(due(&mut deadlines, next), around(1));
+        let next = deadlines.next().expect("the other entry");
+        assert_eq!(due(&mut deadlines, next), around(100));
     }
 
     #[test]
-    fn a_deadline_beyond_one_round_waits_for_its_round() {
+    fn what_is_armed_while_others_are_looked_at_is_not_lost() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
-        let at = start + Duration::from_secs(1000);
-        deadlines.arm(3, at);
-        let mut now = start;
-        let mut turns = 0;
-        while fired(&mut deadlines, now).is_empty() {
-            now += deadlines.timeout(now).expect("an entry");
-            turns += 1;
-        }
-        assert!(now >= at && now <= at + TICK);
-        assert!(turns < 12, "one look per round: {turns}");
+        let at = |s| start + Duration::from_secs(s);
+        deadlines.arm(0, at(1));
+        deadlines.arm(64, at(1));
+        assert_eq!(deadlines.due(at(2), 0), Some(0..64));
+        deadlines.arm(0, at(5));
+        // Overdue already, in a block before the one that is looked at.
+        assert_eq!(deadlines.due(at(2), 64), Some(64..128));
+        deadlines.arm(1, start);
+        assert_eq!(deadlines.due(at(2), 128), None);
+        assert!(deadlines.next().expect("an entry") <= at(2), "in the next turn, then");
+        assert_eq!(due(&mut deadlines, at(2)), around(0));
     }
 
     #[test]
     fn a_long_pause_of_the_loop_loses_nothing() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
-        for slot in 0..1000 {
+        for slot in 0..1024 {
             deadlines.arm(slot, start + Duration::from_millis(u64::from(slot) * 300));
         }
-        let later = start + Duration::from_secs(3600);
-        assert_eq!(fired(&mut deadlines, later), (0..1000).collect::<Vec<_>>());
-        deadlines.arm(5, start);
-        assert_eq!(fired(&mut deadlines, later + TICK), [5], "overdue: with the next tick");
-    }
-
-    #[test]
-    fn the_tick_counter_may_wrap() {
-        let start = Instant::now();
-        let mut deadlines = Deadlines::new(start);
-        let years = |n: u64| start + Duration::from_secs(n * 365 * 24 * 3600);
-        for n in 1..20 {
-            let now = years(n);
-            assert_eq!(fired(&mut deadlines, now), []);
-            deadlines.arm(1, now + Duration::from_secs(75));
-            let wait = deadlines.timeout(now).expect("an entry");
-            assert!(wait <= Duration::from_secs(76), "{wait:?}");
-            assert_eq!(fired(&mut deadlines, now + Duration::from_secs(74)), []);
-            assert_eq!(fired(&mut deadlines, now + Duration::from_secs(76)), [1]);
-        }
-    }
-
-    #[test]
-    fn an_entry_costs_twelve_bytes() {
-        assert_eq!(size_of::<Link>(), 12);
+        let years = start + Duration::from_secs(50 * 365 * 24 * 3600);
+        assert_eq!(due(&mut deadlines, years), (0..1024).collect::<Vec<_>>());
+        deadlines.arm(5, years + Duration::from_secs(75));
+        assert_eq!(due(&mut deadlines, years + Duration::from_secs(74)), []);
+        assert_eq!(due(&mut deadlines, years + Duration::from_secs(76)), around(5));
     }
 }

@@ -31,8 +31,9 @@
 //!
 //! # What one connection costs
 //!
-//! While it is idle: 80 bytes in the table of peers (the core's connection and 16), 12 for its
-//! deadline, and no buffer; 15,000 of them were measured at 102 bytes each, everything included.
+//! While it is idle: 80 bytes in the table of peers (the core's connection and 16), an eighth of a
+//! byte for its deadline, and no buffer; 10,000 of them were measured at 89 bytes each, everything
+//! included.
 //! While it is served: one `recv` and one `send` per request and its share of one `epoll_wait`,
 //! 2.02 system calls in all for a check-in on one of 64 busy connections, and no heap call. In the
 //! kernel: at most twice [`Options::send_buffer_bytes`] and twice
@@ -41,7 +42,6 @@
 //! Linux only. `SIGPIPE` never comes: everything is sent with `MSG_NOSIGNAL`.
 #![forbid(unsafe_code)]
 
-mod counters;
 mod deadlines;
 mod listen;
 mod peer;
@@ -51,17 +51,15 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use otter_protocol::{Config, Report};
+use otter_protocol::{Config, Counters, Report};
 use otter_store::{Store, Wake};
 
-use crate::counters::Tally;
-pub use crate::counters::{Counters, Requests};
-use crate::worker::{Bell, Seat, Worker};
+use crate::worker::{Desk, Seat, Worker};
 
 /// Called with the report of every request, on the worker's thread, and where the peer is, if it
 /// is still there: an access log.
@@ -118,25 +116,15 @@ pub struct Server {
     options: Options,
     local_addr: SocketAddr,
     seats: Vec<Seat>,
-    shared: Arc<Shared>,
+    handle: Handle,
 }
 
 /// The reins of a server: stop it, wait for it, read its counters. Clones are the same server,
 /// which goes on if all of them are dropped.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    shared: Arc<Shared>,
-}
-
-/// What workers and handles share. Only `stopping` is looked at while serving.
-#[derive(Debug)]
-struct Shared {
-    stopping: AtomicBool,
-    /// Each worker's share.
-    connections_max: usize,
-    bells: Vec<Arc<Bell>>,
-    tallies: Vec<Tally>,
-    threads: Mutex<Vec<JoinHandle<io::Result<()>>>>,
+    desks: Arc<[Arc<Desk>]>,
+    threads: Arc<Mutex<Vec<JoinHandle<io::Result<()>>>>>,
 }
 
 impl Options {
@@ -166,23 +154,23 @@ impl Server {
     /// # Errors
     /// The address is in use or not ours, or the process may not open as many descriptors.
     pub fn bind(options: Options) -> io::Result<Self> {
-        let listeners = listen::listeners(&options)?;
-        Self::assemble(listeners, options)
+        Self::with_listeners(listen::bind(&options)?, options)
     }
 
-    /// Serves on sockets that listen already, as a service manager hands them over;
-    /// [`Options::listen`], [`Options::port_shared`] and [`Options::backlog`] are not looked at.
-    /// Workers beyond their number share them.
+    /// Serves on sockets that are bound or listen already, as a service manager hands them over:
+    /// one worker on each. Clones of a socket share its connections. [`Options::listen`],
+    /// [`Options::port_shared`] and [`Options::workers`] are not looked at.
     ///
     /// # Errors
     /// There are none, or they cannot be prepared.
     pub fn with_listeners(listeners: Vec<TcpListener>, options: Options) -> io::Result<Self> {
-        let mut own = Vec::with_capacity(options.workers);
-        for listener in listeners.iter().cycle().take(options.workers.max(listeners.len())) {
-            listen::prepare(&socket2::SockRef::from(listener), &options)?;
-            own.push(listener.try_clone()?);
-        }
-        Self::assemble(own, options)
+        let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket to listen on");
+        let local_addr = listeners.first().ok_or_else(none)?.local_addr()?;
+        let seats = listeners.into_iter().map(|listener| Seat::new(listener, &options));
+        let seats = seats.collect::<io::Result<Vec<_>>>()?;
+        let desks = seats.iter().map(|seat| Arc::clone(&seat.desk)).collect();
+        let handle = Handle { desks, threads: Arc::default() };
+        Ok(Self { options, local_addr, seats, handle })
     }
 
     /// Where it listens: of several addresses, the first.
@@ -194,7 +182,7 @@ impl Server {
     /// Stops and observes the server; works before it runs, too.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        self.handle.clone()
     }
 
     /// Serves until [`Handle::shutdown`] and the drain that follows.
@@ -211,49 +199,31 @@ impl Server {
     /// Serves on threads of its own; see [`Server::run`].
     ///
     /// # Errors
-    /// The system has no thread for it. Those that were started are stopped again.
+    /// The system has no thread for it. Those that were started stop again.
     pub fn spawn<S: Store>(
         self,
         mut make_store: impl FnMut(usize, Wake) -> S,
     ) -> io::Result<Handle> {
-        let handle = self.handle();
-        let options = Arc::new(self.options);
-        for (index, seat) in self.seats.into_iter().enumerate() {
-            let bell = seat.bell();
-            let store = make_store(index, Arc::new(move || bell.ring()));
-            let shared = Arc::clone(&self.shared);
-            let worker = Worker::new(index, seat, store, Arc::clone(&options), shared);
-            let guard = handle.clone();
-            let spawned = thread::Builder::new().name(format!("otter-mio-{index}")).spawn(|| {
-                // A worker that ends, in whatever way, ends the server: half a server that
-                // answers half of the devices helps nobody, a restart does.
-                let _guard = StopOnDrop(guard);
-                worker.run()
-            });
-            match spawned {
-                Ok(thread) => handle.shared.threads().push(thread),
-                Err(error) => {
-                    handle.shutdown();
-                    handle.join()?;
-                    return Err(error);
-                }
-            }
+        let Self { mut options, seats, handle, .. } = self;
+        options.connections_max = options.connections_max.div_ceil(seats.len());
+        for (index, seat) in seats.into_iter().enumerate() {
+            let desk = Arc::clone(&seat.desk);
+            let store = make_store(index, Arc::new(move || desk.ring()));
+            let config = Arc::new(Config::clone(&options.config));
+            let worker = Worker::new(seat, store, Options { config, ..options.clone() });
+            // A worker that ends, in whatever way, ends the server: half a server that answers half
+            // of the devices helps nobody, a restart does. So does one that cannot even start.
+            let server = handle.clone();
+            let serve = move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+                server.shutdown();
+                ended.unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            let thread = thread::Builder::new().name(format!("otter-mio-{index}")).spawn(serve);
+            let thread = thread.inspect_err(|_| handle.shutdown())?;
+            handle.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(handle)
-    }
-
-    fn assemble(listeners: Vec<TcpListener>, options: Options) -> io::Result<Self> {
-        let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket to listen on");
-        let local_addr = listeners.first().ok_or_else(none)?.local_addr()?;
-        let seats = listeners.into_iter().map(Seat::new).collect::<io::Result<Vec<_>>>()?;
-        let shared = Shared {
-            stopping: AtomicBool::new(false),
-            connections_max: options.connections_max.div_ceil(seats.len()),
-            bells: seats.iter().map(Seat::bell).collect(),
-            tallies: seats.iter().map(|_| Tally::new()).collect(),
-            threads: Mutex::default(),
-        };
-        Ok(Self { options, local_addr, seats, shared: Arc::new(shared) })
     }
 }
 
@@ -261,8 +231,7 @@ impl Handle {
     /// Stops the server gracefully: no new connections; idle ones are closed; requests and
     /// transfers under way may finish within [`Options::drain_timeout`]. Returns at once.
     pub fn shutdown(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        self.shared.bells.iter().for_each(|bell| bell.ring());
+        self.desks.iter().for_each(|desk| desk.stop());
     }
 
     /// Waits until all workers have ended.
@@ -270,53 +239,21 @@ impl Handle {
     /// # Errors
     /// Why the first of them failed: its poll did, or it panicked. Told to one caller only.
     pub fn join(&self) -> io::Result<()> {
-        let mut threads = self.shared.threads();
-        let mut result = Ok(());
-        for thread in threads.drain(..) {
-            let ended =
-                thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-            result = result.and(ended);
-        }
-        result
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let panicked = |_| Err(io::Error::other("a worker panicked"));
+        let ended = threads.drain(..).map(|thread| thread.join().unwrap_or_else(panicked));
+        ended.fold(Ok(()), Result::and)
     }
 
     /// What all workers counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters::sum(&self.shared.tallies)
-    }
-
-    /// What each worker counted.
-    #[must_use]
-    pub fn counters_by_worker(&self) -> Vec<Counters> {
-        self.shared.tallies.iter().map(|tally| Counters::sum([tally])).collect()
-    }
-}
-
-impl Shared {
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<io::Result<()>>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+        Counters::sum(self.desks.iter().map(|desk| &desk.tally))
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("listen", &self.listen)
-            .field("workers", &self.workers)
-            .field("connections_max", &self.connections_max)
-            .finish_non_exhaustive()
-    }
-}
-
-struct StopOnDrop(Handle);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.shutdown();
+        f.debug_struct("Options").field("listen", &self.listen).finish_non_exhaustive()
     }
 }

@@ -3,13 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::Options;
 
-/// Binds and listens once per worker. The kernel spreads new connections over the sockets
-/// (`SO_REUSEPORT`), so workers neither share a queue nor wake each other.
-pub(crate) fn listeners(options: &Options) -> io::Result<Vec<TcpListener>> {
+/// Binds once per worker. The kernel spreads new connections over the sockets (`SO_REUSEPORT`), so
+/// workers neither share a queue nor wake each other.
+pub(crate) fn bind(options: &Options) -> io::Result<Vec<TcpListener>> {
     let mut address = options.listen;
     let workers = options.workers.max(1);
     if workers > 1 && !options.port_shared {
@@ -17,20 +17,16 @@ pub(crate) fn listeners(options: &Options) -> io::Result<Vec<TcpListener>> {
         // A socket without it says so; nobody is listening on it, so the port is free again.
         bound(address, false)?;
     }
-    let mut listeners = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        let socket = bound(address, workers > 1 || options.port_shared)?;
-        prepare(&socket, options)?;
-        socket.listen(options.backlog)?;
-        let listener = TcpListener::from(socket);
+    let next = |_| {
+        let listener = bound(address, workers > 1 || options.port_shared)?;
         // Port 0: the first socket picks, the others join it.
         address = listener.local_addr()?;
-        listeners.push(listener);
-    }
-    Ok(listeners)
+        Ok(listener)
+    };
+    (0..workers).map(next).collect()
 }
 
-/// Sets what every accepted socket inherits, so that accepting costs one system call.
+/// Sets what every accepted socket inherits, so that accepting costs one system call, and listens.
 ///
 /// `TCP_DEFER_ACCEPT`, which hands a connection over only when its request is there, is not set:
 /// no safe binding has it, and as a worker tries to read from a new connection before it tells the
@@ -38,18 +34,20 @@ pub(crate) fn listeners(options: &Options) -> io::Result<Vec<TcpListener>> {
 /// interleaved rounds: 30.0 us of CPU per connection with it and 30.2 us without, ratio 0.97
 /// (0.96..1.00). Who wants it lets the service manager set it (`DeferAcceptSec=1`) and hand the
 /// socket over: [`crate::Server::with_listeners`].
-pub(crate) fn prepare(listener: &Socket, options: &Options) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    listener.set_tcp_nodelay(true)?;
-    listener.set_send_buffer_size(options.send_buffer_bytes)?;
-    listener.set_recv_buffer_size(options.receive_buffer_bytes)
+pub(crate) fn listen(listener: &TcpListener, options: &Options) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(options.send_buffer_bytes)?;
+    socket.set_recv_buffer_size(options.receive_buffer_bytes)?;
+    socket.listen(options.backlog)
 }
 
-fn bound(address: SocketAddr, port_shared: bool) -> io::Result<Socket> {
+fn bound(address: SocketAddr, port_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server need not wait for its old connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(port_shared)?;
     socket.bind(&address.into())?;
-    Ok(socket)
+    Ok(socket.into())
 }

@@ -1,88 +1,88 @@
 //! One peer: a socket and the connection of the core behind it.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use mio::event::Event;
 use otter_protocol::{Connection, Now, QueryId, Transmit};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use crate::OnReport;
-use crate::counters::Tally;
+use crate::Options;
+use crate::worker::Desk;
 
 /// One peer. A server has as many of them as it has connections, most of them idle, so each byte
 /// here counts a hundred thousand times: 16 bytes beside the core's connection.
 pub(crate) struct Peer<I> {
     pub(crate) connection: Connection<I>,
-    socket: OwnedFd,
+    pub(crate) socket: TcpStream,
     /// Of the query that was asked last; every query of a worker has another one.
-    serial: u32,
-    query: QueryId,
+    /// 0: it was answered, or there was none.
+    pub(crate) serial: u32,
+    pub(crate) query: QueryId,
     /// When it was asked, in quarters of a millisecond.
-    asked_at: u16,
+    pub(crate) asked_at: u16,
     flags: u16,
 }
 
-/// What a peer needs of its worker for one turn.
-pub(crate) struct Scope<'a> {
+/// What peers need of their worker.
+pub(crate) struct Scope {
+    /// This turn.
     pub(crate) now: Now,
-    /// Where everything is read into: nothing is kept while a peer is idle.
-    pub(crate) buffer: &'a mut [u8],
-    /// Bytes that may move in this turn.
+    /// From the start to this turn, in quarters of a millisecond; starts over every 16 s.
+    pub(crate) quarter_ms: u16,
+    /// Bytes that the peer whose turn it is may still move.
     pub(crate) budget: usize,
-    pub(crate) tally: &'a Tally,
-    pub(crate) on_report: Option<&'a OnReport>,
+    /// Where everything is read into: nothing is kept while a peer is idle.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) options: Options,
+    pub(crate) desk: Arc<Desk>,
 }
 
 /// The socket may have something to read.
-pub(crate) const READABLE: u16 = 1;
+const READABLE: u16 = 1;
 /// The socket may take something.
-pub(crate) const WRITABLE: u16 = 2;
+const WRITABLE: u16 = 2;
 /// The peer has closed its side: read until the end, no further edge will come.
-pub(crate) const ENDED: u16 = 4;
-/// The poll knows the socket.
-pub(crate) const REGISTERED: u16 = 8;
-/// In the queue of peers that have more to do.
-pub(crate) const QUEUED: u16 = 16;
+const ENDED: u16 = 4;
 /// The socket is broken.
-pub(crate) const FAILED: u16 = 32;
-/// Told to close after the request that is under way.
-const LAST: u16 = 64;
-/// A query is open.
-const ASKED: u16 = 128;
+const FAILED: u16 = 8;
 /// The sending side is shut down.
-const SHUT: u16 = 256;
+const SHUT: u16 = 16;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
-    pub(crate) fn new(connection: Connection<I>, socket: OwnedFd) -> Self {
+    pub(crate) fn new(connection: Connection<I>, socket: TcpStream) -> Self {
         let flags = READABLE | WRITABLE;
         Self { connection, socket, serial: 0, query: QueryId(0), asked_at: 0, flags }
+    }
+
+    /// The poll has seen something.
+    pub(crate) fn note(&mut self, event: &Event) {
+        self.flags |= (READABLE * u16::from(event.is_readable()))
+            | (WRITABLE * u16::from(event.is_writable()))
+            | ((READABLE | ENDED) * u16::from(event.is_read_closed()))
+            | (FAILED * u16::from(event.is_error()));
     }
 
     /// Moves bytes until nothing moves any more. True: only the budget is used up.
     ///
     /// # Errors
     /// The socket failed or the image is gone: there is no use in going on.
-    pub(crate) fn turn(&mut self, scope: &mut Scope<'_>) -> Result<bool, Errno> {
-        if self.has(FAILED) {
+    pub(crate) fn turn(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
+        if self.flags & FAILED != 0 {
             return Err(Errno::CONNRESET);
         }
-        loop {
-            self.write_all(scope)?;
+        while self.write(scope)? || self.read(scope)? {
             if scope.budget == 0 {
                 return Ok(true);
             }
-            if !self.has(READABLE) || !self.connection.wants_read() {
-                break;
-            }
-            self.read(scope)?;
         }
-        if !self.has(SHUT) && self.connection.wants_shutdown() {
-            self.set(SHUT);
+        if self.flags & SHUT == 0 && self.connection.wants_shutdown() {
+            self.flags |= SHUT;
             // Of a peer that is gone already, the next read tells.
-            let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+            let _ = self.socket.shutdown(Shutdown::Write);
         }
         Ok(false)
     }
@@ -96,12 +96,6 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         }
     }
 
-    /// The last request: the one that is under way, or none.
-    pub(crate) fn finish(&mut self, now: Now) {
-        self.set(LAST);
-        self.connection.handle_shutdown(now);
-    }
-
     /// Makes the socket's end a reset: what still waits in the kernel for a peer that does not
     /// take it is freed at once, and cannot pass for the whole answer.
     pub(crate) fn abort(&self) {
@@ -109,143 +103,91 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
-    /// The connection asked something.
-    pub(crate) fn ask(&mut self, serial: u32, query: QueryId, at: u16) {
-        (self.serial, self.query, self.asked_at) = (serial, query, at);
-        self.set(ASKED);
-    }
-
-    /// Takes the query that an answer belongs to, and when it was asked; `None` if nobody waits
-    /// for that answer any more.
-    pub(crate) fn answered(&mut self, serial: u32) -> Option<(QueryId, u16)> {
-        if !self.has(ASKED) || self.serial != serial {
-            return None;
-        }
-        self.clear(ASKED);
-        Some((self.query, self.asked_at))
-    }
-
-    /// Waits for the peer's next request: neither the store nor the socket's buffer holds it up,
-    /// and it is not about to end.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.flags & (ASKED | SHUT | LAST) == 0 && self.connection.transmit().is_none()
-    }
-
     /// Hands on what became of the request that ended last.
-    pub(crate) fn report(&mut self, tally: &Tally, on_report: Option<&OnReport>) {
+    pub(crate) fn report(&mut self, scope: &Scope) {
         while let Some(report) = self.connection.poll_report() {
-            tally.request(&report);
-            if let Some(on_report) = on_report {
-                on_report(&report, self.address());
+            scope.desk.tally.request(&report);
+            if let Some(on_report) = &scope.options.on_report {
+                on_report(&report, self.socket.peer_addr().ok());
             }
         }
     }
 
-    pub(crate) fn has(&self, flag: u16) -> bool {
-        self.flags & flag != 0
-    }
-
-    pub(crate) fn set(&mut self, flags: u16) {
-        self.flags |= flags;
-    }
-
-    pub(crate) fn clear(&mut self, flags: u16) {
-        self.flags &= !flags;
-    }
-
-    /// Where the peer is, as long as it is there.
-    fn address(&self) -> Option<SocketAddr> {
-        SocketAddr::try_from(rustix::net::getpeername(&self.socket).ok()??).ok()
-    }
-
-    fn write_all(&mut self, scope: &mut Scope<'_>) -> Result<(), Errno> {
-        while self.has(WRITABLE) && scope.budget > 0 {
-            let Some(transmit) = self.connection.transmit() else { break };
-            match write(&self.socket, &transmit, scope.budget) {
-                Ok(n) => {
-                    // What is left of memory waits for room. Of an image it may also be that the
-                    // rest is gone, of which no edge will tell: only another try does.
-                    if matches!(transmit, Transmit::Bytes { bytes, .. } if n < bytes.len()) {
-                        self.clear(WRITABLE);
-                    }
-                    self.connection.handle_sent(scope.now, n);
-                    scope.budget -= n;
-                    scope.tally.bytes_sent.add(n as u64);
-                    // The next pipelined request may end in this turn, too.
-                    self.report(scope.tally, scope.on_report);
+    /// Writes the next bytes. False: there are none, or the socket is full.
+    ///
+    /// An image leaves straight from its mapping, by `send`, not by `sendfile`: one way for every
+    /// kind of image, and no slower. CPU of the server's thread per GiB, 8 loopback connections,
+    /// `SO_SNDBUF` 64 KiB, medians over 15 rounds of `examples/image_write.rs` (quartiles in
+    /// brackets):
+    ///
+    /// | image | `sendfile` | `send` | ratio in the same round |
+    /// |---|---|---|---|
+    /// | 1 MiB | 0.198 s (0.195..0.201) | 0.171 s (0.162..0.180) | 0.89 (0.79..0.94) |
+    /// | 64 KiB | 0.229 s (0.223..0.233) | 0.236 s (0.229..0.242) | 1.04 (0.99..1.06) |
+    ///
+    /// With 128 or 256 KiB the ratios are 1.00 and 0.80 (1 MiB). Asking once more after a short
+    /// count, as here, costs 4 % of it for large images. What `sendfile` would save is memory: a
+    /// peer that does not read pins 110 to 120 KiB of copies, against 45 to 90 KiB of references to
+    /// pages.
+    ///
+    /// If the file is cut short under its mapping, `send` stops where it ends and says `EFAULT`
+    /// next: nothing faults in user space, which never touches the bytes. A mapping reads as zeros
+    /// from its file's new end to the end of the page; the store's look at the file before a claim
+    /// finds that.
+    fn write(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
+        let next = self.connection.transmit().filter(|_| self.flags & WRITABLE != 0);
+        let Some(transmit) = next else { return Ok(false) };
+        let bytes = transmit.as_slice();
+        let bytes = &bytes[..bytes.len().min(scope.budget)];
+        if bytes.is_empty() {
+            // The image shrank: the same as if it were a mapping of a truncated file.
+            return Err(Errno::FAULT);
+        }
+        let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, matches!(transmit, Transmit::Bytes { more: true, .. }));
+        match rustix::net::send(&self.socket, bytes, flags) {
+            Err(Errno::AGAIN) => self.flags &= !WRITABLE,
+            sent => {
+                let n = sent?;
+                // What is left of memory waits for room. Of an image it may also be that the rest
+                // is gone, of which no edge will tell: only another try does.
+                if n < bytes.len() && matches!(transmit, Transmit::Bytes { .. }) {
+                    self.flags &= !WRITABLE;
                 }
-                Err(Errno::AGAIN) => self.clear(WRITABLE),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
+                scope.budget -= n;
+                scope.desk.tally.bytes_sent.add(n as u64);
+                self.connection.handle_sent(scope.now, n);
+                // The next pipelined request may end in this turn, too.
+                self.report(scope);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn read(&mut self, scope: &mut Scope<'_>) -> Result<(), Errno> {
+    /// Reads what is there. False: nothing is wanted, or nothing there.
+    fn read(&mut self, scope: &mut Scope) -> Result<bool, Errno> {
+        if self.flags & READABLE == 0 || !self.connection.wants_read() {
+            return Ok(false);
+        }
         match rustix::net::recv(&self.socket, &mut *scope.buffer, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => {
-                self.clear(READABLE);
-                self.connection.handle_eof(scope.now);
-            }
-            Ok((_, n)) => {
-                // There was no more than that, so the next bytes come with an edge; but if the
-                // end has come already, its edge was the last one.
-                if n < scope.buffer.len() && !self.has(ENDED) {
-                    self.clear(READABLE);
+            Err(Errno::AGAIN) => self.flags &= !READABLE,
+            received => {
+                let (_, n) = received?;
+                // There was no more than that, so the next bytes come with an edge; but if the end
+                // has come already, its edge was the last one.
+                if n == 0 || n < scope.buffer.len() && self.flags & ENDED == 0 {
+                    self.flags &= !READABLE;
                 }
-                self.connection.handle_input(scope.now, &scope.buffer[..n]);
                 scope.budget = scope.budget.saturating_sub(n);
-                scope.tally.bytes_received.add(n as u64);
+                scope.desk.tally.bytes_received.add(n as u64);
+                match n {
+                    0 => self.connection.handle_eof(scope.now),
+                    n => self.connection.handle_input(scope.now, &scope.buffer[..n]),
+                }
             }
-            Err(Errno::AGAIN) => self.clear(READABLE),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(true)
     }
-}
-
-impl<I> AsFd for Peer<I> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// Writes the next bytes, at most `budget` of them.
-///
-/// An image leaves straight from its mapping, by `send`, not by `sendfile`: one way for every kind
-/// of image, and no slower. CPU of the server's thread per GiB, 8 loopback connections, `SO_SNDBUF`
-/// 64 KiB, medians over 15 rounds of `examples/image_write.rs` (quartiles in brackets):
-///
-/// | image | `sendfile` | `send` | ratio in the same round |
-/// |---|---|---|---|
-/// | 1 MiB | 0.198 s (0.195..0.201) | 0.171 s (0.162..0.180) | 0.89 (0.79..0.94) |
-/// | 64 KiB | 0.229 s (0.223..0.233) | 0.236 s (0.229..0.242) | 1.04 (0.99..1.06) |
-///
-/// With 128 or 256 KiB the ratios are 1.00 and 0.80 (1 MiB). Asking once more after a short count,
-/// as here, costs 4 % of it for large images. What `sendfile` would save is memory: a peer that
-/// does not read pins 110 to 120 KiB of copies, against 45 to 90 KiB of references to pages.
-///
-/// If the file is cut short under its mapping, `send` stops where it ends and says `EFAULT` next:
-/// nothing faults in user space, which never touches the bytes. A mapping reads as zeros from its
-/// file's new end to the end of the page; the store's look at the file before a claim finds that.
-fn write<I: AsRef<[u8]>>(
-    socket: &OwnedFd,
-    transmit: &Transmit<'_, I>,
-    budget: usize,
-) -> Result<usize, Errno> {
-    let bytes = transmit.as_slice();
-    let bytes = &bytes[..bytes.len().min(budget)];
-    if bytes.is_empty() {
-        // The image shrank: the same as if it were a mapping of a truncated file.
-        return Err(Errno::FAULT);
-    }
-    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    if matches!(transmit, Transmit::Bytes { more: true, .. }) {
-        flags |= SendFlags::MORE;
-    }
-    rustix::net::send(socket, bytes, flags)
 }
 
 #[cfg(test)]

@@ -1,424 +1,344 @@
-//! One worker: a thread with a poll, a listening socket, a store and its peers.
+//! One worker: a thread with a poll, a listening socket, a store and its peers. The loop comes
+//! first, then what it does with peers and their queries, then the way in and the end.
 
-mod door;
-
-use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Config, Now, Query};
+use otter_protocol::{Answer, CloseReason, Connection, Now, Query, Tally};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use slab::Slab;
 
-use self::door::Door;
-use crate::counters::Tally;
+use crate::Options;
 use crate::deadlines::Deadlines;
-use crate::peer::{ENDED, FAILED, Peer, QUEUED, READABLE, REGISTERED, Scope, WRITABLE};
-use crate::{Options, Shared};
+use crate::listen::listen;
+use crate::peer::{Peer, Scope};
 
 /// What a worker is made of before it has a store: made early, so that binding reports every error.
 #[derive(Debug)]
 pub(crate) struct Seat {
     poll: Poll,
-    listener: TcpListener,
-    bell: Arc<Bell>,
+    /// `None` from the order to stop on.
+    listener: Option<TcpListener>,
+    pub(crate) desk: Arc<Desk>,
 }
 
-/// Rings a worker out of its poll. A burst of rings costs one system call.
+/// What other threads see of a worker: they ring, tell it to stop, and read what it counted.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub(crate) struct Desk {
+    pub(crate) tally: Tally,
+    stopping: AtomicBool,
     rung: AtomicBool,
     waker: Waker,
 }
 
 /// See the module.
 pub(crate) struct Worker<S: Store> {
-    index: usize,
-    options: Arc<Options>,
-    /// The worker's own: the core keeps spare buffers there.
-    config: Arc<Config>,
-    shared: Arc<Shared>,
-    poll: Poll,
-    bell: Arc<Bell>,
-    door: Door,
+    seat: Seat,
     store: S,
     peers: Slab<Peer<S::Image>>,
+    scope: Scope,
     deadlines: Deadlines,
-    start: Instant,
-    /// Quarters of a millisecond from `start` to this turn; starts over every 16 s.
-    quarter_ms: u16,
-    /// Serial number of the last query.
+    /// Of the last query, never 0.
     serial: u32,
     /// Where the search for a connection to close went last.
     hand: usize,
+    /// From when on to look for new connections; `None`: when the poll tells of one.
+    accept_at: Option<Instant>,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
-    /// Peers with more to do than one turn allows.
-    queue: VecDeque<u32>,
-    /// Peers that were accepted in this turn and are not registered yet.
-    fresh: Vec<u32>,
-    due: Vec<u32>,
     queries: Vec<(Ticket, Query)>,
     answers: Vec<(Ticket, Answer<S::Image>)>,
-    /// The store may have more to say at once.
-    unfinished: bool,
-    buffer: Box<[u8]>,
-    log: Throttle,
 }
-
-/// Lets one message per second through.
-#[derive(Default)]
-struct Throttle(Option<Instant>);
 
 impl Seat {
-    pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
+    pub(crate) fn new(listener: TcpListener, options: &Options) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let fd = listener.as_raw_fd();
-        poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+        listen(&listener, options)?;
+        poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, ANY)?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        Ok(Self { poll, listener, bell: Arc::new(Bell { rung: AtomicBool::new(false), waker }) })
-    }
-
-    pub(crate) fn bell(&self) -> Arc<Bell> {
-        Arc::clone(&self.bell)
+        let desk = Desk { tally: Tally::new(), stopping: false.into(), rung: false.into(), waker };
+        Ok(Self { poll, listener: Some(listener), desk: Arc::new(desk) })
     }
 }
 
-impl Bell {
+impl Desk {
+    /// Rings the worker out of its poll. A burst of rings costs one system call.
     pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.waker.wake()
-        {
-            tracing::error!(%error, "a worker cannot be woken; it goes on with its next event");
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // It adds one to a number, which does not fail.
+            let _ = self.waker.wake();
         }
     }
 
-    /// To be called before looking at what the ringing was for.
-    fn hush(&self) {
-        self.rung.swap(false, Ordering::AcqRel);
-    }
-}
-
-impl Throttle {
-    fn allows(&mut self, now: Instant) -> bool {
-        let allowed = self.0.is_none_or(|last| now.saturating_duration_since(last) >= LOG_INTERVAL);
-        if allowed {
-            self.0 = Some(now);
-        }
-        allowed
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.ring();
     }
 }
 
 impl<S: Store> Worker<S> {
-    pub(crate) fn new(
-        index: usize,
-        seat: Seat,
-        store: S,
-        options: Arc<Options>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let start = Instant::now();
-        let Seat { poll, listener, bell } = seat;
+    /// The options are the worker's own: its share of the connections, and a copy of the core's
+    /// settings, where the core keeps spare buffers.
+    pub(crate) fn new(seat: Seat, store: S, options: Options) -> Self {
+        let (now, desk) = (clock(), Arc::clone(&seat.desk));
+        let buffer = vec![0; READ_BYTES];
         Self {
-            index,
-            config: Arc::new(Config::clone(&options.config)),
-            options,
-            shared,
-            poll,
-            bell,
-            door: Door::new(listener),
+            seat,
             store,
             peers: Slab::new(),
-            deadlines: Deadlines::new(start),
-            start,
-            quarter_ms: 0,
+            scope: Scope { now, quarter_ms: 0, budget: 0, buffer, options, desk },
+            deadlines: Deadlines::new(now.instant),
             serial: 0,
             hand: 0,
+            accept_at: Some(now.instant),
             drain_until: None,
-            queue: VecDeque::new(),
-            fresh: Vec::new(),
-            due: Vec::new(),
             queries: Vec::new(),
             answers: Vec::new(),
-            unfinished: false,
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
-            log: Throttle::default(),
         }
     }
 
     /// Serves until the order to stop and the end of the drain.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut timeout = Some(Duration::ZERO);
-        loop {
-            match self.poll.poll(&mut events, timeout) {
+        while self.drain_until.is_none_or(|at| self.now() < at && !self.peers.is_empty()) {
+            match self.seat.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            let now = clock();
-            self.turn(&events, now);
-            if let Some(until) = self.drain_until
-                && (self.peers.is_empty() || now.instant >= until)
-            {
-                self.cut_off(now);
-                return Ok(());
-            }
-            timeout = self.timeout(now.instant);
+            self.scope.now = clock();
+            self.scope.quarter_ms = ((self.now() - self.deadlines.start).as_micros() / 250) as u16;
+            self.turn(&events);
         }
+        // The time to finish is over, for those that have not.
+        for mut peer in self.peers.drain() {
+            peer.abort();
+            peer.connection.handle_reset(self.scope.now);
+            peer.report(&self.scope);
+            self.scope.desk.tally.closed(CloseReason::Shutdown);
+        }
+        Ok(())
     }
 
-    fn turn(&mut self, events: &Events, now: Now) {
-        let since_start = now.instant.saturating_duration_since(self.start);
-        self.quarter_ms = (since_start.as_micros() / 250) as u16;
+    fn turn(&mut self, events: &Events) {
+        // Nobody new comes in before all of them are seen, so none meets the wrong peer.
         for event in events {
             match event.token() {
                 WAKE => {}
-                LISTENER => self.door.knock(),
-                Token(slot) => self.drive(slot as u32, now, |peer| note(peer, event)),
+                LISTENER => _ = self.accept_at.get_or_insert(self.scope.now.instant),
+                Token(slot) => self.drive(slot as u32, |peer, _| peer.note(event)),
             }
         }
-        self.accept(now, ACCEPTS_PER_TURN);
-        for _ in 0..self.queue.len() {
-            let Some(slot) = self.queue.pop_front() else { break };
-            self.drive(slot, now, |peer| peer.clear(QUEUED));
+        self.accept(ACCEPTS_PER_TURN);
+        self.expire();
+        // Before looking at what the ringing was for.
+        self.scope.desk.rung.swap(false, Ordering::AcqRel);
+        if self.drain_until.is_none() && self.scope.desk.stopping.load(Ordering::Acquire) {
+            self.drain();
         }
-        self.expire(now);
-        self.bell.hush();
-        if self.drain_until.is_none() && self.shared.is_stopping() {
-            self.drain(now);
-        }
-        self.exchange(now);
-        self.register(now);
+        self.exchange();
     }
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
-    fn drive(&mut self, slot: u32, now: Now, happened: impl FnOnce(&mut Peer<S::Image>)) {
+    fn drive(&mut self, slot: u32, happened: impl FnOnce(&mut Peer<S::Image>, Now)) {
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
-        let tally = &self.shared.tallies[self.index];
-        let on_report = self.options.on_report.as_ref();
-        let budget = self.options.turn_bytes_max.max(READ_BYTES);
-        let mut scope = Scope { now, buffer: &mut self.buffer, budget, tally, on_report };
+        let (now, scope) = (self.scope.now, &mut self.scope);
+        scope.budget = scope.options.turn_bytes_max.max(READ_BYTES);
         // A panic in the code of one connection ends that connection and no other.
         let driven = catch_unwind(AssertUnwindSafe(|| {
-            happened(peer);
-            let turn = peer.turn(&mut scope);
-            if turn.is_err() {
-                peer.connection.handle_reset(now);
-            }
-            peer.report(tally, on_report);
+            happened(peer, now);
+            let again = peer.turn(scope).inspect_err(|_| peer.connection.handle_reset(now));
+            peer.report(scope);
+            // Slot and serial number name a query. A slot is reused at once, a serial number after
+            // four billion queries: an answer that comes too late finds its number nowhere.
             if let Some((id, query)) = peer.connection.poll_query() {
-                self.serial = self.serial.wrapping_add(1);
-                peer.ask(self.serial, id, self.quarter_ms);
-                self.queries.push((ticket(slot, self.serial), query));
+                self.serial = self.serial.wrapping_add(1).max(1);
+                (peer.serial, peer.query, peer.asked_at) = (self.serial, id, scope.quarter_ms);
+                let ticket = Ticket(u64::from(slot) << 32 | u64::from(self.serial));
+                self.queries.push((ticket, query));
             }
-            turn
+            again
         }));
         match (driven, peer.connection.closed()) {
-            (Ok(Ok(_)), Some(reason)) => {
-                tally.closed(reason);
-                self.remove(slot);
-            }
             (Ok(Ok(again)), None) => {
-                if again && !peer.has(QUEUED) {
-                    peer.set(QUEUED);
-                    self.queue.push_back(slot);
+                if again {
+                    // For another edge at once, after the others have had their turn.
+                    let mut source = SourceFd(&peer.socket.as_raw_fd());
+                    let (registry, token) = (self.seat.poll.registry(), Token(slot as usize));
+                    let _ = registry.reregister(&mut source, token, ANY);
                 }
-                if let Some(at) = peer.connection.poll_timeout() {
-                    self.deadlines.arm(slot, at);
-                }
+                self.deadlines.arm(slot, peer.connection.poll_timeout().unwrap_or(now.instant));
+                return;
             }
+            (Ok(Ok(_)), Some(reason)) => self.scope.desk.tally.closed(reason),
             (Ok(Err(error)), _) => {
                 if error == Errno::FAULT {
-                    peer.abort();
-                    if self.log.allows(now.instant) {
-                        tracing::error!("a file was cut short while its image was sent");
-                    }
+                    tracing::error!("a file was cut short while its image was sent");
                 }
-                tally.broken.add(1);
-                self.remove(slot);
+                peer.abort();
+                self.scope.desk.tally.broken.add(1);
             }
             (Err(_), _) => {
                 tracing::error!("a connection ended with a panic: please report this bug");
                 peer.abort();
-                tally.panicked.add(1);
-                self.remove(slot);
+                self.scope.desk.tally.panicked.add(1);
             }
         }
-    }
-
-    fn tally(&self) -> &Tally {
-        &self.shared.tallies[self.index]
-    }
-
-    fn remove(&mut self, slot: u32) {
-        self.deadlines.disarm(slot);
         // Closing the socket takes it out of the poll.
         self.peers.remove(slot as usize);
     }
 
-    fn expire(&mut self, now: Now) {
-        let mut due = std::mem::take(&mut self.due);
-        self.deadlines.fire(now.instant, &mut due);
-        for slot in due.drain(..) {
-            let Some(peer) = self.peers.get(slot as usize) else { continue };
-            match peer.connection.poll_timeout() {
-                // It moved since, as almost all do.
-                Some(at) if at > now.instant => self.deadlines.arm(slot, at),
-                Some(_) | None => self.drive(slot, now, |peer| peer.expire(now)),
-            }
+    fn now(&self) -> Instant {
+        self.scope.now.instant
+    }
+
+    fn expire(&mut self) {
+        let mut from = 0;
+        while let Some(slots) = self.deadlines.due(self.now(), from) {
+            from = slots.end;
+            slots.for_each(|slot| self.drive(slot, Peer::expire));
         }
-        self.due = due;
     }
 
     /// One batch of queries per turn, and one more for what the answers led to, and so on until
     /// the store has nothing more to say for now or the others must have their turn.
-    fn exchange(&mut self, now: Now) {
+    fn exchange(&mut self) {
         let mut answers = std::mem::take(&mut self.answers);
         for _ in 0..BATCHES_PER_TURN {
             if !self.queries.is_empty() {
                 self.store.submit(&mut self.queries);
             }
             self.store.collect(&mut answers);
-            self.unfinished = !answers.is_empty();
-            if !self.unfinished {
+            if answers.is_empty() {
                 break;
             }
             for (ticket, answer) in answers.drain(..) {
-                let (slot, serial) = (ticket_slot(ticket), ticket.0 as u32);
-                let asked = self.peers.get_mut(slot as usize).and_then(|p| p.answered(serial));
-                let Some((id, at)) = asked else { continue };
-                self.tally().answer(self.quarter_ms.wrapping_sub(at));
-                self.drive(slot, now, |peer| peer.connection.handle_answer(now, id, answer));
+                let (slot, serial) = ((ticket.0 >> 32) as u32, ticket.0 as u32);
+                let peer = self.peers.get_mut(slot as usize).filter(|peer| peer.serial == serial);
+                let Some(peer) = peer else { continue };
+                let (id, took) = (peer.query, self.scope.quarter_ms.wrapping_sub(peer.asked_at));
+                peer.serial = 0;
+                self.scope.desk.tally.answered(Duration::from_micros(250 * u64::from(took)));
+                self.drive(slot, |peer, now| peer.connection.handle_answer(now, id, answer));
             }
         }
         self.answers = answers;
     }
 
-    /// Lets the poll know those of the new peers that are still there.
-    fn register(&mut self, now: Now) {
-        while let Some(slot) = self.fresh.pop() {
-            let Some(peer) = self.peers.get_mut(slot as usize) else { continue };
-            if peer.has(REGISTERED) {
-                continue;
-            }
-            peer.set(REGISTERED);
-            let fd = peer.as_fd().as_raw_fd();
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            let registry = self.poll.registry();
-            if let Err(error) =
-                registry.register(&mut SourceFd(&fd), Token(slot as usize), interest)
-            {
-                // The system is out of memory for it, so for the next one, too.
-                self.tally().accept_pauses.add(1);
-                self.tally().broken.add(1);
-                self.remove(slot);
-                self.door.pause(now.instant, &error);
+    /// Accepts until nobody is left, or so many.
+    fn accept(&mut self, most: usize) {
+        for _ in 0..most {
+            let is_time = self.accept_at.is_some_and(|at| at <= self.now());
+            let Some(listener) = self.seat.listener.as_ref().filter(|_| is_time) else { return };
+            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+                Ok(socket) => self.admit(socket.into()),
+                Err(Errno::AGAIN) => self.accept_at = None,
+                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
+                Err(error) => self.pause(&error.into()),
             }
         }
+    }
+
+    /// No descriptor, no memory: trying again at once would only burn the CPU that the peers need
+    /// to finish and make room. No edge tells of those who wait already, so the pause has an end.
+    fn pause(&mut self, error: &io::Error) {
+        self.accept_at = Some(self.now() + PAUSE);
+        self.scope.desk.tally.accept_pauses.add(1);
+        tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
+    }
+
+    fn admit(&mut self, socket: TcpStream) {
+        if self.peers.len() >= self.scope.options.connections_max && !self.make_room() {
+            return self.refuse(&socket);
+        }
+        let connection = Connection::plain(Arc::clone(&self.scope.options.config), self.scope.now);
+        let slot = self.peers.insert(Peer::new(connection, socket));
+        let mut source = SourceFd(&self.peers[slot].socket.as_raw_fd());
+        if let Err(error) = self.seat.poll.registry().register(&mut source, Token(slot), ANY) {
+            self.peers.remove(slot);
+            return self.pause(&error);
+        }
+        self.scope.desk.tally.accepted.add(1);
+        // The request is often there already, and often its answer is all there is to do.
+        self.drive(slot as u32, |_, _| {});
+    }
+
+    /// Closes a connection that waits for its peer: going round, the next one that has not begun a
+    /// request; those that have are told to close after it. An exact order of all, to close the one
+    /// that is idle for longest, would cost every connection 8 bytes, and every request an update.
+    fn make_room(&mut self) -> bool {
+        let is_gone = (0..EVICTION_TRIES.min(self.peers.len())).any(|_| {
+            // As many as there may be: no slot before the last one is free.
+            self.hand = (self.hand + 1) % self.peers.len();
+            let waits = self.peers.get(self.hand).is_some_and(|peer| peer.connection.wants_read());
+            if waits {
+                self.drive(self.hand as u32, |peer, now| peer.connection.handle_shutdown(now));
+            }
+            waits && !self.peers.contains(self.hand)
+        });
+        self.scope.desk.tally.evicted.add(is_gone.into());
+        is_gone
+    }
+
+    /// Says 503 once, if the socket takes it, and forgets the peer.
+    fn refuse(&mut self, socket: &TcpStream) {
+        self.scope.desk.tally.refused.add(1);
+        // What is not read would turn the end into a reset, which can destroy the answer.
+        let _ = rustix::net::recv(socket, &mut *self.scope.buffer, RecvFlags::DONTWAIT);
+        // A crowd that was refused together should not come back together.
+        let base = u64::from(self.scope.options.config.retry_after_s);
+        let retry_after_s = base + self.scope.desk.tally.refused.read() % base.max(1);
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
+            BODY.len(),
+        );
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(socket, answer.as_bytes(), flags);
     }
 
     /// Takes no more connections than wait already, and lets the open ones finish.
-    fn drain(&mut self, now: Now) {
-        self.drain_until = Some(now.instant + self.options.drain_timeout);
-        self.door.knock();
-        self.accept(now, self.options.backlog.unsigned_abs() as usize);
-        self.door.close();
-        let slots = self.peers.iter().map(|(slot, _)| slot as u32).collect::<Vec<_>>();
-        for slot in slots {
-            self.drive(slot, now, |peer| peer.finish(now));
-        }
+    fn drain(&mut self) {
+        self.drain_until = Some(self.now() + self.scope.options.drain_timeout);
+        self.accept_at.get_or_insert(self.scope.now.instant);
+        self.accept(self.scope.options.backlog.unsigned_abs() as usize);
+        (self.seat.listener, self.accept_at) = (None, None);
+        (0..self.peers.capacity() as u32).for_each(|slot| {
+            self.drive(slot, |peer, now| peer.connection.handle_shutdown(now));
+        });
     }
 
-    /// The time to finish is over.
-    fn cut_off(&mut self, now: Now) {
-        let tally = &self.shared.tallies[self.index];
-        for mut peer in self.peers.drain() {
-            peer.abort();
-            peer.connection.handle_reset(now);
-            peer.report(tally, self.options.on_report.as_ref());
-            tally.closed(CloseReason::Shutdown);
-        }
+    fn timeout(&self) -> Option<Duration> {
+        let left = (!self.queries.is_empty()).then_some(self.now());
+        let next = [left, self.deadlines.next(), self.accept_at, self.drain_until];
+        next.into_iter().flatten().min().map(|at| at.saturating_duration_since(self.now()))
     }
-
-    fn timeout(&self, now: Instant) -> Option<Duration> {
-        if self.unfinished || !self.queue.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        let drain = self.drain_until.map(|until| until.saturating_duration_since(now));
-        let waits = [self.deadlines.timeout(now), self.door.timeout(now), drain];
-        waits.into_iter().flatten().min()
-    }
-}
-
-fn note<I: AsRef<[u8]> + Clone>(peer: &mut Peer<I>, event: &Event) {
-    if !peer.has(REGISTERED) {
-        // Meant for the peer that had this slot before, earlier in this turn.
-        return;
-    }
-    for (seen, flags) in [
-        (event.is_readable(), READABLE),
-        (event.is_writable(), WRITABLE),
-        (event.is_read_closed(), READABLE | ENDED),
-        (event.is_error(), FAILED),
-    ] {
-        if seen {
-            peer.set(flags);
-        }
-    }
-}
-
-/// Slot in the upper half, serial number in the lower. A slot is reused at once, a serial number
-/// after four billion queries: an answer that comes too late finds its number nowhere.
-fn ticket(slot: u32, serial: u32) -> Ticket {
-    Ticket(u64::from(slot) << 32 | u64::from(serial))
-}
-
-fn ticket_slot(ticket: Ticket) -> u32 {
-    (ticket.0 >> 32) as u32
 }
 
 fn clock() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Now { instant: Instant::now(), unix }
+    Now { instant: Instant::now(), unix: UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()) }
 }
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKE: Token = Token(usize::MAX - 1);
+/// Whatever can happen to a socket.
+const ANY: Interest = Interest::READABLE.add(Interest::WRITABLE);
 const EVENTS_PER_TURN: usize = 1024;
 /// A crowd at the door must not starve those who are inside.
 const ACCEPTS_PER_TURN: usize = 64;
 /// A check-in needs two, a download four; who pipelines more waits for the others.
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_complaint_is_made_once_per_second() {
-        let mut log = Throttle::default();
-        let start = Instant::now();
-        for (ms, allowed) in [(0, true), (1, false), (999, false), (1000, true), (1999, false)] {
-            assert_eq!(log.allows(start + Duration::from_millis(ms)), allowed, "{ms}");
-        }
-    }
-
-    #[test]
-    fn a_ticket_carries_slot_and_serial() {
-        for (slot, serial) in [(0, 0), (1, u32::MAX), (0x00ff_ffff, 7), (u32::MAX, u32::MAX)] {
-            let ticket = ticket(slot, serial);
-            assert_eq!((ticket_slot(ticket), ticket.0 as u32), (slot, serial));
-        }
-    }
-}
+const EVICTION_TRIES: usize = 64;
+/// Also how often the log may say so.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Of a refusal: what the core says, too.
+const BODY: &str = r#"{"success":false,"response":"unavailable"}"#;

@@ -4,8 +4,8 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use otter_mio::{Counters, OnReport};
-use otter_protocol::{CloseReason, Endpoint, Outcome};
+use otter_mio::OnReport;
+use otter_protocol::{CloseReason, Counters, Endpoint, Outcome};
 use support::{Running, Script, alias, check_in, download, image, requests};
 
 fn start() -> Running {

@@ -3,17 +3,19 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::fs::{OpenOptions, Permissions};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use otter_mio::{OnReport, Options, Server};
-use otter_protocol::{Answer, CloseReason, Config, Endpoint, Outcome, Query};
+use otter_protocol::{Answer, CloseReason, Config, Counters, Endpoint, Outcome, Query};
 use otter_store::{Memory, MemoryOptions, Store, Ticket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -50,12 +52,30 @@ fn a_fast_reader_does_not_starve_the_others_either() {
     });
     let mut fast = server.connect();
     fast.send(download());
-    let reader = std::thread::spawn(move || fast.reply().body.len());
+    let reader = thread::spawn(move || fast.reply().body.len());
     let mut other = server.connect();
     for device in 0..20 {
         assert!(other.exchange(check_in(device)).text().contains(&alias(device)));
     }
     assert_eq!(reader.join().expect("no panic"), image.len());
+}
+
+#[test]
+fn an_answer_that_a_turn_cuts_in_two_goes_on_in_the_next() {
+    let server = Running::start(&Plain::new(), |options| {
+        options.turn_bytes_max = 0;
+        let mut config = Config::default();
+        config.pipelined_requests_max = u8::MAX;
+        options.config = Arc::new(config);
+    });
+    let mut peer = server.connect();
+    // Known to the poll from now on, so that only room in the socket makes an edge.
+    peer.exchange(check_in(1));
+    // Their answers are longer than the least that a turn may move, and no multiple of it.
+    peer.send("GET / HTTP/1.1\r\nHost: otter\r\n\r\n".repeat(200));
+    for _ in 0..200 {
+        assert_eq!(peer.reply().text(), r#"{"healthcheck":true}"#);
+    }
 }
 
 #[test]
@@ -91,6 +111,15 @@ fn beyond_the_limit_the_answer_is_503_while_everybody_is_busy() {
     drop(inside);
     server.wait("room", |counters| counters.open == 0);
     assert!(server.connect().exchange(check_in(7)).text().contains(&alias(7)));
+}
+
+#[test]
+fn without_any_room_everybody_is_refused() {
+    let server = Running::start(&Plain::new(), |options| options.connections_max = 0);
+    for _ in 0..3 {
+        assert!(server.connect().reply().head.starts_with("HTTP/1.1 503"));
+    }
+    assert_eq!((server.counters().refused, server.counters().accepted), (3, 0));
 }
 
 #[test]
@@ -328,15 +357,23 @@ fn a_worker_that_fails_ends_the_server_and_join_tells() {
 
 #[test]
 fn workers_share_a_port() {
-    let server = Running::start(&Plain::new(), |options| options.workers = 2);
+    let threads = Arc::new(Mutex::new(HashSet::new()));
+    let seen = Arc::clone(&threads);
+    let on_report: OnReport = Arc::new(move |_, _| {
+        seen.lock().expect("no panic").insert(thread::current().id());
+    });
+    let server = Running::start(&Plain::new(), |options| {
+        options.workers = 2;
+        options.on_report = Some(on_report);
+    });
     let mut peers = (0..64).map(|_| server.connect()).collect::<Vec<_>>();
     for (device, peer) in peers.iter_mut().enumerate() {
         assert!(peer.exchange(check_in(device as u8)).text().contains(&alias(device as u8)));
     }
-    let workers = server.handle.counters_by_worker();
-    assert_eq!(workers.len(), 2);
-    assert!(workers.iter().all(|worker| worker.accepted > 0), "{workers:?}");
+    let counted = |c: &Counters| requests(c, Endpoint::CheckIn, Outcome::Current);
+    server.wait("all reports", |counters| counted(counters) == 64);
     assert_eq!(server.counters().accepted, 64);
+    assert_eq!(threads.lock().expect("no panic").len(), 2, "both served some");
 }
 
 #[test]

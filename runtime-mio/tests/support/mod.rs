@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use otter_mio::{Counters, Handle, Options, Server};
+use otter_mio::{Handle, Options, Server};
 use otter_protocol::{
-    Alias, Answer, Device, DeviceId, DeviceStanding, Endpoint, KeyStanding, Kind, Offer, Outcome,
-    Query, Record, Recorded, Redemption, Release, ReleaseId, Standing,
+    Alias, Answer, Counters, Device, DeviceId, DeviceStanding, Endpoint, KeyStanding, Kind, Offer,
+    Outcome, Query, Record, Recorded, Redemption, Release, ReleaseId, Standing,
 };
 use otter_store::{Store, Ticket, Wake};
 
