@@ -1,4 +1,4 @@
-//! Several text files as one JSON text, the multi-file answer of WIRE.md 6.2.
+//! Several text files as one JSON text, the multi-file answer of docs/wire.md 6.2.
 
 use std::ffi::{OsStr, OsString};
 

@@ -333,7 +333,7 @@ const VERSION: &str = "1.1.0";
 const IMAGE_BYTES: usize = 1 << 20;
 const IMAGE_BYTES_MAX: u64 = 64 << 20;
 const LOST_AFTER_BYTES: usize = 500_000;
-/// What devices hold of an answer to a check-in (WIRE.md 2.2).
+/// What devices hold of an answer to a check-in (docs/wire.md 2.2).
 const REPLY_BYTES_MAX: usize = 511;
 /// Sorted, as they are served.
 const FILES: [(&str, &str); 3] = [

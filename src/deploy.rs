@@ -1,5 +1,5 @@
 //! Reading THiNX' deploy layout: `<owner>/<udid>/build.json` and the firmware beside it
-//! (WIRE.md 6.1).
+//! (docs/wire.md 6.1).
 
 use std::ffi::{OsStr, OsString};
 
@@ -195,7 +195,7 @@ fn content(directory: &Directory, platform: &Platform) -> Result<(Content, Looks
 
 const ENVELOPE: &str = "build.json";
 const ENVELOPE_BYTES_MAX: u64 = 64 << 10;
-/// The one state of a build that is served (WIRE.md 6.1).
+/// The one state of a build that is served (docs/wire.md 6.1).
 const STATUS_OK: &str = "OK";
 
 #[cfg(test)]

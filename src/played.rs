@@ -1,5 +1,5 @@
 //! A device that is played: real bytes over a real socket, as the libraries in the field send
-//! them (WIRE.md 1.1 and 2.4).
+//! them (docs/wire.md 1.1 and 2.4).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
-//! Is it fit to be published? The rules for images, bundles and their labels (WIRE.md 5 and 6).
+//! Is it fit to be published? The rules for images, bundles and their labels (docs/wire.md 5 and
+//! 6).
 
 use otter_protocol::{Kind, Offer};
 
@@ -105,11 +106,11 @@ fn label(what: &str, text: &str, bytes_max: usize) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    // Old libraries cut replies apart by text search (WIRE.md 2.2).
+    // Old libraries cut replies apart by text search (docs/wire.md 2.2).
     Err(Failure::usage(error))
 }
 
-/// Least bytes of an image: THiNX serves no smaller one (WIRE.md 6.1).
+/// Least bytes of an image: THiNX serves no smaller one (docs/wire.md 6.1).
 pub(crate) const IMAGE_BYTES_MIN: u64 = 1000;
 /// THiNX' builder takes a smaller image for a mistake.
 const IMAGE_BYTES_USUAL: u64 = 10_000;
@@ -119,7 +120,7 @@ const OPAQUE_BYTES_MAX: usize = 128;
 /// How an image for an ESP chip begins, plain or compressed by gzip.
 const ESP: &[&[u8]] = &[&[0xE9], &[0x1F, 0x8B]];
 
-/// WIRE.md 5: the platforms that update; 6.1 and 6.2: what they are made up of.
+/// docs/wire.md 5: the platforms that update; 6.1 and 6.2: what they are made up of.
 const PLATFORMS: [Platform; 8] = [
     Platform { name: "arduino", form: Form::Image { names: &["firmware.bin"], beginnings: ESP } },
     Platform {

@@ -130,7 +130,8 @@ impl Drop for Server {
 }
 
 impl Fleet {
-    /// The request of library 2.9.450 (WIRE.md 1.1) as device number `n`, keeping the connection.
+    /// The request of library 2.9.450 (docs/wire.md 1.1) as device number `n`, keeping the
+    /// connection.
     #[must_use]
     pub fn check_in(&self, n: u32) -> Vec<u8> {
         let body = format!(

@@ -63,23 +63,23 @@ pub struct Config {
     /// Statuses of refusals. Default [`StatusMode::Thinx`].
     pub status_mode: StatusMode,
     /// In [`StatusMode::Thinx`]: let refusals of `GET /device/firmware` be 200 too, as THiNX'
-    /// own tests expect. Default false: the device updaters act on the status (WIRE.md 2.4).
+    /// own tests expect. Default false: the device updaters act on the status (docs/wire.md 2.4).
     pub thinx_get_200: bool,
     /// How old `last seen` may become before a check-in that changes nothing is kept. Default
     /// 10 min.
     pub seen_resolution: Duration,
-    /// Life of a token that nobody tried. Default 24 h (TOKEN.md).
+    /// Life of a token that nobody tried. Default 24 h (docs/token.md).
     pub token_unused: Duration,
-    /// Life of a token from the first attempt. Default 1 h (TOKEN.md).
+    /// Life of a token from the first attempt. Default 1 h (docs/token.md).
     pub token_used: Duration,
     /// How many check-ins in a row may be answered with the same offer before the device is left
-    /// alone as boot-looping (WIRE.md 5). Default 8. A new release, another version reported, or
-    /// the operator setting the device's `auto_update` starts over.
+    /// alone as boot-looping (docs/wire.md 5). Default 8. A new release, another version reported,
+    /// or the operator setting the device's `auto_update` starts over.
     pub offers_max: u8,
     /// How long a device that reports a failed update is left alone; doubles with each further
-    /// failure up to 24 h (WIRE.md 2.4). Default 10 min.
+    /// failure up to 24 h (docs/wire.md 2.4). Default 10 min.
     pub failure_backoff: Duration,
-    /// What libraries 2.3.x are told to download from (WIRE.md 2.6): scheme and authority
+    /// What libraries 2.3.x are told to download from (docs/wire.md 2.6): scheme and authority
     /// without a final `/`, at most 64 bytes; longer counts as none. Default none: they are
     /// offered `ott` like all others and download from their built-in host.
     pub public_url: Option<Arc<str>>,
@@ -89,7 +89,7 @@ pub struct Config {
 /// Which status codes refusals of the device API carry. The bodies are the same in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StatusMode {
-    /// 200 for most refusals, as the libraries in the field expect (WIRE.md 1).
+    /// 200 for most refusals, as the libraries in the field expect (docs/wire.md 1).
     #[default]
     Thinx,
     /// 400, 401, 403 and 404 as RFC 9110 means them.

@@ -310,7 +310,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// All answers have left: shut down the sending side of the socket (`shutdown(WR)`), once,
     /// and go on reading until [`closed`](Self::closed), so that bytes of the peer's that are
-    /// still on their way cannot reset the last answer away (WIRE.md 2.2, rule 7).
+    /// still on their way cannot reset the last answer away (docs/wire.md 2.2, rule 7).
     #[must_use]
     pub fn wants_shutdown(&self) -> bool {
         matches!(self.state, State::Lingering { .. })

@@ -55,7 +55,8 @@ pub(crate) struct Message {
 
 impl Exchange {
     /// Drops line ends before a request (RFC 9112 2.2; the device libraries send one after each
-    /// body, WIRE.md 1.0), also one whose halves arrive apart. Returns what is left of `bytes`.
+    /// body, docs/wire.md 1.0), also one whose halves arrive apart. Returns what is left of
+    /// `bytes`.
     pub(crate) fn skip_blank_lines<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         if self.is_half_line_end() && bytes.first() == Some(&b'\n') {
             self.input.clear();

@@ -8,7 +8,7 @@ pub use crate::digits::{bytes_from_hex, hex_text};
 
 use crate::digits::from_eight_digits;
 
-/// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (WIRE.md 1.1).
+/// The owner of devices and keys: 64 to 128 characters of `[a-z0-9]` (docs/wire.md 1.1).
 ///
 /// ```
 /// use otter_protocol::OwnerId;
@@ -98,7 +98,7 @@ impl fmt::Debug for OwnerId {
     }
 }
 
-/// A device's `udid`: a UUID, 36 characters on the wire, 16 bytes here (WIRE.md 1.1).
+/// A device's `udid`: a UUID, 36 characters on the wire, 16 bytes here (docs/wire.md 1.1).
 ///
 /// ```
 /// use otter_protocol::DeviceId;
@@ -156,7 +156,7 @@ macro_rules! shown_as_uuid {
 }
 shown_as_uuid!(DeviceId, ReleaseId);
 
-/// An API key: 64 lower-case hexadecimal digits on the wire, 32 bytes here (WIRE.md 4).
+/// An API key: 64 lower-case hexadecimal digits on the wire, 32 bytes here (docs/wire.md 4).
 ///
 /// No `PartialEq` and no readable `Debug`: comparing in constant time is the store's work.
 #[derive(Clone, Copy)]
@@ -180,7 +180,7 @@ impl ApiKey {
     }
 }
 
-/// A one-time token: 64 lower-case hexadecimal digits on the wire, 32 bytes here (TOKEN.md).
+/// A one-time token: 64 lower-case hexadecimal digits on the wire, 32 bytes here (docs/token.md).
 #[derive(Clone, Copy)]
 pub struct Token(pub [u8; 32]);
 
@@ -206,13 +206,13 @@ impl fmt::Debug for ApiKey {
 }
 
 impl fmt::Debug for Token {
-    /// The first six digits, which is all that may be logged (TOKEN.md).
+    /// The first six digits, which is all that may be logged (docs/token.md).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token({}..)", ascii(&self.text()[..6]))
     }
 }
 
-/// A device's MAC address or SigFox id, normalised (WIRE.md 1.5), in eight bytes.
+/// A device's MAC address or SigFox id, normalised (docs/wire.md 1.5), in eight bytes.
 ///
 /// ```
 /// use otter_protocol::Mac;
@@ -283,7 +283,7 @@ impl Mac {
         (digits <= Self::SIGFOX_DIGITS_MAX as u64 && value >> value_bits == 0).then_some(Self(bits))
     }
 
-    /// The digits after the prefix, upper case, if this is a SigFox id (WIRE.md 8).
+    /// The digits after the prefix, upper case, if this is a SigFox id (docs/wire.md 8).
     #[must_use]
     pub fn sigfox_id(self) -> Option<String> {
         let digits = (self.0 >> Self::DIGITS_SHIFT) as usize;
@@ -312,7 +312,7 @@ impl fmt::Debug for Mac {
 }
 
 /// A device's display name: at most 64 bytes, and safe inside the replies that old libraries cut
-/// apart by text search (WIRE.md 2.2, rules 3 to 5).
+/// apart by text search (docs/wire.md 2.2, rules 3 to 5).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Alias {
     length: u8,
@@ -386,8 +386,8 @@ impl fmt::Debug for Alias {
     }
 }
 
-/// Would a library take a JSON string of this text for something else (WIRE.md 2.2)? Library 2.9
-/// looks for a quote and one of four words, and the last one it finds decides what the reply is
+/// Would a library take a JSON string of this text for something else (docs/wire.md 2.2)? Library
+/// 2.9 looks for a quote and one of four words, and the last one it finds decides what the reply is
 /// (rule 4); 2.x and 3.x drop a reply with a certain text in it (rule 5).
 pub(crate) fn misleads(text: &str) -> bool {
     const WORDS: [&str; 4] = ["registration", "notification", "configuration", "FIRMWARE_UPDATE"];

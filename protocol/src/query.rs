@@ -23,7 +23,7 @@ pub enum Query {
         /// The release, as an [`Offer`] named it.
         release: ReleaseId,
     },
-    /// Read: what is behind this token? Starts nothing (TOKEN.md: HEAD is no attempt).
+    /// Read: what is behind this token? Starts nothing (docs/token.md: HEAD is no attempt).
     /// Answered by [`Answer::Redemption`].
     Redeem {
         /// The token that was presented.
@@ -40,7 +40,7 @@ pub enum Query {
     /// Write: keep what a check-in said and what was decided on it, in one step. Answered by
     /// [`Answer::Recorded`].
     Record(Box<Record>),
-    /// Write: keep the push token of a device (WIRE.md 1.5). Answered by [`Answer::Kept`].
+    /// Write: keep the push token of a device (docs/wire.md 1.5). Answered by [`Answer::Kept`].
     Push {
         /// The device, found by an [`Identify`] with a valid key.
         device: DeviceId,
@@ -48,7 +48,7 @@ pub enum Query {
         push: Box<str>,
     },
     /// Write: remove the token and learn whether it was there. At most one `Claim` of a token
-    /// is ever answered with `Claimed(true)`: it lets the tail of the image out (TOKEN.md).
+    /// is ever answered with `Claimed(true)`: it lets the tail of the image out (docs/token.md).
     /// Allowed until [`Grant::transfer`] after the token's deadline, for transfers under way.
     /// Answered by [`Answer::Claimed`].
     Claim {
@@ -90,7 +90,7 @@ pub struct Record {
 /// What a device said of itself in one check-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckIn {
-    /// Normalised; `None` clears what is stored (WIRE.md 1.1).
+    /// Normalised; `None` clears what is stored (docs/wire.md 1.1).
     pub mac: Option<Mac>,
     /// A name; used only where the server has none. `None` lets the store keep or invent one
     /// ([`Alias::invented`]).
@@ -111,7 +111,7 @@ pub struct CheckIn {
 }
 
 /// The guard rails of one device: which release it was offered, how often, and until when it is
-/// left alone (WIRE.md 2.4 and 5).
+/// left alone (docs/wire.md 2.4 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offered {
     /// The release that was offered last.
@@ -239,10 +239,10 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Most bytes of a version, so that every offer fits into one reply of 511 bytes (WIRE.md
+    /// Most bytes of a version, so that every offer fits into one reply of 511 bytes (docs/wire.md
     /// 2.2, rule 1).
     pub const VERSION_BYTES_MAX: usize = 64;
-    /// Bytes of an image that leave only after its token's claim (TOKEN.md).
+    /// Bytes of an image that leave only after its token's claim (docs/token.md).
     pub const TAIL_BYTES: u64 = 4096;
 
     /// The first byte of the tail: an image of [`Offer::TAIL_BYTES`] or less is all tail.
@@ -257,7 +257,7 @@ impl Offer {
 pub enum Kind {
     /// A binary that is flashed as it is.
     Image,
-    /// Several files as one JSON text, rendered when published (WIRE.md 6.2).
+    /// Several files as one JSON text, rendered when published (docs/wire.md 6.2).
     Bundle,
 }
 

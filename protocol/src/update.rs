@@ -1,4 +1,5 @@
-//! Is this release an update for this device? One pure function and its version rule (WIRE.md 5).
+//! Is this release an update for this device? One pure function and its version rule (docs/wire.md
+//! 5).
 
 use std::cmp::Ordering;
 
@@ -19,7 +20,7 @@ pub enum Verdict {
     Incomparable,
 }
 
-/// Judges `offer` for a device that reports `version` and `env_hash` (WIRE.md 5).
+/// Judges `offer` for a device that reports `version` and `env_hash` (docs/wire.md 5).
 ///
 /// A device that reports no version counts as `0.0.1`. A higher version is an update; for an
 /// equal one the environment decides: both hashes present, different, and the device's not the
@@ -56,7 +57,7 @@ pub fn supports(platform: &str) -> bool {
 }
 
 /// Are devices of this platform never offered anything, whatever is published for them? Node.js
-/// devices update themselves and only trip over an offer, SigFox ones cannot (WIRE.md 2.3, 8).
+/// devices update themselves and only trip over an offer, SigFox ones cannot (docs/wire.md 2.3, 8).
 pub(crate) fn never_offered(platform: &str) -> bool {
     let base = platform.split(':').next().unwrap_or_default();
     base.eq_ignore_ascii_case("nodejs") || base.eq_ignore_ascii_case("sigfox")
@@ -94,7 +95,7 @@ fn other_environment(offered: Option<&str>, installed: Option<&str>) -> bool {
     }
 }
 
-/// What platforms are updated (WIRE.md 5), as they stand before a `:`.
+/// What platforms are updated (docs/wire.md 5), as they stand before a `:`.
 pub const PLATFORMS: [&str; 8] = [
     "mongooseos",
     "mongoose",

@@ -95,7 +95,7 @@ fn beyond_the_limit_the_answer_is_503_while_everybody_is_busy() {
         let reply = outside.reply();
         assert!(reply.head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{reply:?}");
         assert!(reply.has("Connection: close") && reply.has("Content-Type: application/json"));
-        assert!(reply.head.len() + reply.body.len() <= 511, "WIRE.md 2.2");
+        assert!(reply.head.len() + reply.body.len() <= 511, "docs/wire.md 2.2");
         assert!(outside.rest().is_empty());
         let line = reply.head.lines().find_map(|line| line.strip_prefix("Retry-After: "));
         retry_after.push(line.expect("a time").parse::<u32>().expect("seconds"));

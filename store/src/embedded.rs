@@ -61,7 +61,7 @@ pub(crate) type Reader = Arc<Mutex<Option<Connection>>>;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct EmbeddedOptions {
-    /// Accept the SHA-256 of a key in place of the key (WIRE.md 4). Default false.
+    /// Accept the SHA-256 of a key in place of the key (docs/wire.md 4). Default false.
     pub accept_key_hash: bool,
     /// The clock. Default the system's.
     pub clock: Clock,

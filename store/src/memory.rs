@@ -48,7 +48,7 @@ pub struct Memory {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct MemoryOptions {
-    /// Accept the SHA-256 of a key in place of the key (WIRE.md 4). Default false.
+    /// Accept the SHA-256 of a key in place of the key (docs/wire.md 4). Default false.
     pub accept_key_hash: bool,
     /// The clock. Default the system's.
     pub clock: Clock,

@@ -346,7 +346,7 @@ fn invalid(reason: &str) -> OperatorError {
 }
 
 /// What goes into a reply that old libraries cut apart by text search must not contain what they
-/// search for (WIRE.md 2.2): the same rules as for an alias.
+/// search for (docs/wire.md 2.2): the same rules as for an alias.
 fn check_reply(what: &str, text: &str) -> Result<(), OperatorError> {
     match Alias::clean(text) {
         Some(clean) if clean.as_str() == text => Ok(()),

@@ -1,4 +1,4 @@
-//! Who presents a key, and which device is it? (WIRE.md 1.1 and 4)
+//! Who presents a key, and which device is it? (docs/wire.md 1.1 and 4)
 
 mod common;
 

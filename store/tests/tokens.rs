@@ -1,4 +1,4 @@
-//! The life of a one-time token (TOKEN.md), on a clock that the test holds.
+//! The life of a one-time token (docs/token.md), on a clock that the test holds.
 
 mod common;
 

@@ -12,7 +12,7 @@ use crate::program::{Data, Server, text};
 
 const DOWNLOADS: u32 = 50;
 const IMAGE_BYTES: usize = 2 << 20;
-/// What stands behind the claim (TOKEN.md).
+/// What stands behind the claim (docs/token.md).
 const TAIL_BYTES: usize = 4096;
 
 /// 10 kills, or as many as `OTTER_KILLS` says.

@@ -12,7 +12,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// What the unix clock shows when a test begins: the second of the samples in WIRE.md 1.1.
+    /// What the unix clock shows when a test begins: the second of the samples in docs/wire.md 1.1.
     pub const UNIX_START: u64 = 1_795_478_791;
 
     /// A clock at its beginning.

@@ -1,4 +1,4 @@
-//! Model devices: what each library sends, and what it makes of the answers (WIRE.md 2).
+//! Model devices: what each library sends, and what it makes of the answers (docs/wire.md 2).
 //!
 //! An [`Actor`] is as sans-IO as the core: it is woken, it hears bytes, and it says what it does.
 //! Honest ones keep a [`Flash`]; whatever would break a device in the field (a smashed stack, a

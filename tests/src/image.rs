@@ -52,7 +52,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// What every image of the ESP families begins with (WIRE.md 2.4).
+/// What every image of the ESP families begins with (docs/wire.md 2.4).
 pub const FIRST_BYTE: u8 = 0xE9;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The laws of DESIGN.md 8 as far as they can be seen from outside, checked at every step of
+//! The laws of docs/design.md 8 as far as they can be seen from outside, checked at every step of
 //! every test.
 //!
 //! [`Watched`] is a connection that nobody can talk to past the checks; [`Ledger`] holds what is
@@ -22,7 +22,7 @@ use self::authority::Authority;
 /// Most bytes that a driver reads at once: law 5 allows that much beyond the limits.
 pub const READ_BYTES_MAX: usize = 65_536;
 
-/// Bytes of a token's image that stand behind the claim (TOKEN.md).
+/// Bytes of a token's image that stand behind the claim (docs/token.md).
 pub const TAIL_BYTES: u64 = 4096;
 
 /// A connection under watch: the same verbs, and every law checked after each of them.

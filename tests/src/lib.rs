@@ -9,12 +9,13 @@
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
 //! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
-//! | understand what a device library does to an answer | [`device`], and WIRE.md 2 |
+//! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
-//! The tests beside (`tests/tests/*.rs`) are named by the section of WIRE.md that they hold the
-//! core to. `cuts`, `laws` and `simulation` hold it to DESIGN.md 8, `stores` the real stores to
-//! the model, `tidy` the sources to DESIGN.md 11. A failing simulation prints its seed:
-//! `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries more.
+//! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
+//! the core to. `cuts`, `laws` and `simulation` hold it to docs/design.md 8, `stores` the real
+//! stores to the model, `tidy` the sources to docs/design.md 11. A failing simulation prints its
+//! seed: `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries
+//! more.
 #![forbid(unsafe_code)]
 
 pub mod clock;

@@ -1,7 +1,7 @@
 //! The reference store: ordered maps, one obvious function per query, no time and no chance but
 //! what it is given.
 //!
-//! It answers as `otter_protocol::query` and TOKEN.md say; other stores are right where they
+//! It answers as `otter_protocol::query` and docs/token.md say; other stores are right where they
 //! answer like this one. The operator's side stands in [`operator`](self), queues and faults in
 //! [`Desk`].
 
@@ -184,7 +184,7 @@ impl ModelStore {
         }
     }
 
-    /// Where there is nothing to give there is no attempt either (TOKEN.md, promise 3).
+    /// Where there is nothing to give there is no attempt either (docs/token.md, promise 3).
     fn start(&mut self, token: Token) -> Redemption<Bytes> {
         if let Redemption::Ready { release, started: false, .. } = self.redemption(token)
             && let Some(kept) = self.tokens.get_mut(&token.0)
@@ -224,7 +224,7 @@ impl ModelStore {
     }
 
     /// Mints a token; one that lived for the same device and release is replaced: from now on it
-    /// cannot be redeemed, and a transfer under way keeps its claim (TOKEN.md).
+    /// cannot be redeemed, and a transfer under way keeps its claim (docs/token.md).
     fn grant(&mut self, device: DeviceId, grant: Grant) -> Token {
         self.tokens.retain(|_, kept| {
             let is_same = kept.device == device && kept.release == grant.release;
@@ -268,7 +268,7 @@ impl KeptDevice {
     }
 
     /// Is a release for `platform` for this device as well? One for `arduino` is for
-    /// `arduino:esp8266`, not the other way round (WIRE.md 5).
+    /// `arduino:esp8266`, not the other way round (docs/wire.md 5).
     fn runs(&self, platform: &str) -> bool {
         let own = self.platform.as_deref().unwrap_or_default();
         own == platform || own.split_once(':').is_some_and(|(family, _)| family == platform)

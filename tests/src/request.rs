@@ -54,7 +54,7 @@ impl Request {
     }
 
     /// `POST /device/register` as library 2.9.450 sends it, CRLF after the body included
-    /// (WIRE.md 1.1).
+    /// (docs/wire.md 1.1).
     #[must_use]
     pub fn check_in(key: &str, body: &str) -> Self {
         let request = Self::post("/device/register", body)
@@ -69,7 +69,7 @@ impl Request {
     }
 
     /// `GET /device/firmware?ott=..` as the updater of a recent ESP8266 core sends it
-    /// (WIRE.md 2.4).
+    /// (docs/wire.md 2.4).
     #[must_use]
     pub fn esp8266_update(token: &str) -> Self {
         Self::get(&format!("/device/firmware?ott={token}"))

@@ -171,7 +171,7 @@ impl Redeemable {
     }
 }
 
-/// What [`DEVICE`] says of itself with library 2.9.450 (WIRE.md 1.1), at version 1.0.0.
+/// What [`DEVICE`] says of itself with library 2.9.450 (docs/wire.md 1.1), at version 1.0.0.
 #[must_use]
 pub fn registration() -> Fields {
     Fields::none()
@@ -186,7 +186,7 @@ pub fn registration() -> Fields {
         .text("fcid", "164020")
 }
 
-/// What [`DEVICE`] sends to `/device/firmware` (WIRE.md 1.2).
+/// What [`DEVICE`] sends to `/device/firmware` (docs/wire.md 1.2).
 #[must_use]
 pub fn firmware() -> Fields {
     Fields::none()

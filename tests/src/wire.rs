@@ -22,7 +22,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A default ESP8266 (WIRE.md 2.2): segments of 536 bytes, a window of four of them.
+    /// A default ESP8266 (docs/wire.md 2.2): segments of 536 bytes, a window of four of them.
     pub const ESP8266: Self =
         Self { segment_bytes_max: 536, cut: false, window_bytes: 2144, delay_ms: (1, 40) };
     /// A computer on a good network.

@@ -1,4 +1,4 @@
-//! `POST /device/register` (WIRE.md 1.1): one test per row, rule and "OURS".
+//! `POST /device/register` (docs/wire.md 1.1): one test per row, rule and "OURS".
 
 use otter_protocol::{
     Alias, Answer, DeviceStanding, KeyStanding, Mac, Outcome, Query, Refusal, Standing,
@@ -54,7 +54,7 @@ fn a_known_device_gets_exactly_the_ok_reply() {
     let heard = exchange.request(&Request::check_in(KEY, &body).bytes());
     let expected = ok_body(ALIAS, false, DEVICE, Clock::UNIX_START);
     assert_eq!(heard.text(), with_close(&expected));
-    assert_eq!(expected.len(), 235 + ALIAS.len() + 1, "the length of WIRE.md 1.1");
+    assert_eq!(expected.len(), 235 + ALIAS.len() + 1, "the length of docs/wire.md 1.1");
     assert_eq!(heard.kinds(), ["Identify", "Record"]);
     assert_eq!(exchange.outcome(), Some(Outcome::Current));
     assert!(heard.ended);

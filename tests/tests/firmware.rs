@@ -1,4 +1,4 @@
-//! `POST /device/firmware` (WIRE.md 1.2 and 1.3): simple, forced, and with `use: ott`.
+//! `POST /device/firmware` (docs/wire.md 1.2 and 1.3): simple, forced, and with `use: ott`.
 
 use otter_protocol::{Answer, Outcome, Refusal};
 use otter_tests::image::{hex, image, md5_of};

@@ -1,5 +1,5 @@
-//! What keeps a fleet from hurting itself (WIRE.md 2.3, 2.4, 2.6 and 5): flags told before offers,
-//! boot loops, failed updates, and the libraries that must be treated apart.
+//! What keeps a fleet from hurting itself (docs/wire.md 2.3, 2.4, 2.6 and 5): flags told before
+//! offers, boot loops, failed updates, and the libraries that must be treated apart.
 
 use std::sync::Arc;
 use std::time::Duration;

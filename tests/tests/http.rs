@@ -1,4 +1,4 @@
-//! HTTP as devices and others speak it (WIRE.md 1.0, 2.2; RELIABILITY.md 2, threats 1 to 5):
+//! HTTP as devices and others speak it (docs/wire.md 1.0, 2.2):
 //! routes, framing, keeping and closing, and what is refused.
 
 use otter_protocol::{CloseReason, Outcome, Refusal};
@@ -459,7 +459,7 @@ fn other_versions_of_http_are_refused() {
     }
 }
 
-/// Every HTTPS check-in of old libraries begins with such a probe (WIRE.md 2.2 and 2.5).
+/// Every HTTPS check-in of old libraries begins with such a probe (docs/wire.md 2.2 and 2.5).
 #[test]
 fn a_tls_greeting_on_a_plain_port_is_refused_and_its_end_is_no_trouble() {
     let hello = b"\x16\x03\x01\x00\x2e\x01\x00\x00\x2a\x03\x03abcdefghijklmnopqrstuvwxyz\r\n\r\n";
@@ -586,5 +586,5 @@ fn an_end_after_the_request_is_a_half_close_and_the_answer_still_comes() {
 #[test]
 fn a_connection_at_rest_is_small() {
     let bytes = size_of::<otter_protocol::Connection<bytes::Bytes>>();
-    assert!(bytes <= 512, "{bytes} bytes (RELIABILITY.md 4.6)");
+    assert!(bytes <= 512, "{bytes} bytes");
 }

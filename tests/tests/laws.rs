@@ -1,5 +1,5 @@
-//! Laws 2 to 10 of DESIGN.md 8 under any calls in any order: [`Watched`] checks most of them at
-//! every step, so these tests only have to get it into every state there is.
+//! Laws 2 to 10 of docs/design.md 8 under any calls in any order: [`Watched`] checks most of them
+//! at every step, so these tests only have to get it into every state there is.
 //!
 //! [`Watched`]: otter_tests::Watched
 

@@ -1,4 +1,4 @@
-//! `POST /device/addpush` (WIRE.md 1.5).
+//! `POST /device/addpush` (docs/wire.md 1.5).
 
 use otter_protocol::{Answer, Outcome, Query, Refusal};
 use otter_tests::scene::{self, DEVICE, KEY, NO_DEVICE, NO_KEY, OTHER_DEVICE, OTHER_KEY, OWNER};

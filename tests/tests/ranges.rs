@@ -1,5 +1,5 @@
-//! Parts of an image (WIRE.md 1.4, 2.4; TOKEN.md): `Range`, `If-Range`, and what a part has to do
-//! with the tail.
+//! Parts of an image (docs/wire.md 1.4, 2.4; docs/token.md): `Range`, `If-Range`, and what a part
+//! has to do with the tail.
 
 use otter_protocol::{Answer, CloseReason, Outcome, Refusal};
 use otter_tests::Draft;

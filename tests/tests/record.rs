@@ -1,5 +1,5 @@
-//! What of a check-in is kept, and when (WIRE.md 1.1, "registration" fields; DESIGN.md 2): fields
-//! and their types, the digest, and the steady check-in that costs one read.
+//! What of a check-in is kept, and when (docs/wire.md 1.1, "registration" fields; docs/design.md
+//! 2): fields and their types, the digest, and the steady check-in that costs one read.
 
 use std::time::Duration;
 

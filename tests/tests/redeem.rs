@@ -1,5 +1,5 @@
-//! `GET /device/firmware?ott=` (WIRE.md 1.4, 2.4, 3.3, 3.4; TOKEN.md): what a token gives, in
-//! which order the store is asked, and which bytes leave.
+//! `GET /device/firmware?ott=` (docs/wire.md 1.4, 2.4, 3.3, 3.4; docs/token.md): what a token
+//! gives, in which order the store is asked, and which bytes leave.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What old libraries can take (WIRE.md 2.2 and 2.3): short, whole, compact, and free of the
+//! What old libraries can take (docs/wire.md 2.2 and 2.3): short, whole, compact, and free of the
 //! texts that they cut replies apart by.
 
 use std::sync::Arc;

@@ -86,7 +86,7 @@ fn a_device_is_named_where_it_is_known() {
     assert_eq!(by_mac.device, Some(device(DEVICE)));
 }
 
-/// The device reads of a wrong key (WIRE.md 1.1, row 8); the operator must not.
+/// The device reads of a wrong key (docs/wire.md 1.1, row 8); the operator must not.
 #[test]
 fn a_device_of_another_owner_is_reported_as_an_unknown_device() {
     let request = check_in(&registration().text("udid", OTHER_DEVICE));

@@ -1,4 +1,5 @@
-//! The two modes of statuses (WIRE.md 1, 3.4; DESIGN.md 0.12): other numbers, the same bodies.
+//! The two modes of statuses (docs/wire.md 1, 3.4; docs/design.md 10): other numbers, the same
+//! bodies.
 
 use otter_protocol::StatusMode;
 use otter_tests::scene::{

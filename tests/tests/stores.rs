@@ -1,4 +1,4 @@
-//! Law 12 of DESIGN.md 8: the stores answer like the model store, whatever they are asked.
+//! Law 12 of docs/design.md 8: the stores answer like the model store, whatever they are asked.
 //!
 //! Ids and tokens are random in a real store, so both sides of each are kept in pairs, and answers
 //! are compared with the place of a pair in its list in place of the id.

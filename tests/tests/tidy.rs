@@ -1,4 +1,4 @@
-//! The sources themselves: house rules of DESIGN.md 11 and the import rule of DESIGN.md 3.
+//! The sources themselves: the house rules and the import rule of docs/design.md 11.
 
 use std::fs;
 use std::path::{Path, PathBuf};

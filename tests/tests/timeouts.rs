@@ -1,4 +1,4 @@
-//! Deadlines (DESIGN.md 8, law 4; RELIABILITY.md 2, threat 5): each limit of `Config` that is a
+//! Deadlines (docs/design.md 8, law 4; docs/wire.md 1.0): each limit of `Config` that is a
 //! time, exactly when it strikes, and what comes of it.
 
 use std::time::Duration;

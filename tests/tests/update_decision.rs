@@ -1,4 +1,4 @@
-//! Is this release an update for this device? (WIRE.md 5), asked through check-ins.
+//! Is this release an update for this device? (docs/wire.md 5), asked through check-ins.
 
 use otter_protocol::Kind;
 use otter_tests::image::image;

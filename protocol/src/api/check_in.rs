@@ -1,4 +1,4 @@
-//! `POST /device/register`: check-in and first registration (WIRE.md 1.1).
+//! `POST /device/register`: check-in and first registration (docs/wire.md 1.1).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -134,7 +134,7 @@ fn decide<I>(plan: &mut Plan, standing: &Standing, context: &mut Context<'_>) ->
         }
     }
     match &standing.device {
-        // No hint that the id exists (WIRE.md 1.1).
+        // No hint that the id exists (docs/wire.md 1.1).
         DeviceStanding::Foreign => refuse_key(Refusal::UnknownDevice, context),
         DeviceStanding::Unknown => {
             plan.stage = Stage::Keeping(Verb::Registered);
@@ -266,7 +266,7 @@ fn reply<I>(plan: &Plan, verb: &Verb, kept: Kept<'_>, context: &mut Context<'_>)
     Step::Reply(Response::new(Status::OK, outcome, Content::Written).of(kept.device))
 }
 
-/// The OK reply, in the order that WIRE.md 1.1 fixes; new devices get the same.
+/// The OK reply, in the order that docs/wire.md 1.1 fixes; new devices get the same.
 fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Kept<'_>, unix: u64) {
     body.extend_from_slice(br#"{"registration":{"success":true,"status":"OK","auto_update":"#);
     body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
@@ -281,8 +281,8 @@ fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Kept<'_>, unix: u64) {
     body.extend_from_slice(b"}}");
 }
 
-/// The FIRMWARE_UPDATE reply (WIRE.md 1.1, without `mesh_ids`). Libraries with a host of their
-/// own get a whole `url` in place of the token where one is configured (WIRE.md 2.6).
+/// The FIRMWARE_UPDATE reply (docs/wire.md 1.1, without `mesh_ids`). Libraries with a host of their
+/// own get a whole `url` in place of the token where one is configured (docs/wire.md 2.6).
 fn write_offer(
     body: &mut Vec<u8>,
     kept: &Kept<'_>,
@@ -326,7 +326,7 @@ fn write_offer(
 }
 
 /// The SigFox downlink: the id without its prefix, and 8 bytes of the status in hexadecimal
-/// (WIRE.md 8).
+/// (docs/wire.md 8).
 fn write_downlink(plan: &Plan, text: &[u8], body: &mut Vec<u8>) {
     let id = plan.mac.and_then(Mac::sigfox_id).unwrap_or_default();
     let mut fields = Fields::default();

@@ -1,5 +1,6 @@
 //! Fields of JSON bodies, as tolerant as the libraries need: a number or a boolean where a string
-//! belongs counts as its JSON text, `null` as absent; anything nested is refused (WIRE.md 1.1).
+//! belongs counts as its JSON text, `null` as absent; anything nested is refused (docs/wire.md
+//! 1.1).
 
 use crate::api::Response;
 use crate::id::{ApiKey, DeviceId, Mac, OwnerId};
@@ -72,7 +73,7 @@ pub(crate) enum Credential {
     Key(ApiKey),
 }
 
-/// Reads the `Authentication` header (WIRE.md 4). `Authorization` is never looked at.
+/// Reads the `Authentication` header (docs/wire.md 4). `Authorization` is never looked at.
 pub(crate) fn credential(request: &crate::http::Request<'_>) -> Credential {
     match request.authentication() {
         None => Credential::Missing,

@@ -1,5 +1,5 @@
-//! `POST /device/firmware`: simple and forced download, and the request for a token (WIRE.md 1.2
-//! and 1.3). The image answers at once; no token is involved unless `use` is `ott`.
+//! `POST /device/firmware`: simple and forced download, and the request for a token (docs/wire.md
+//! 1.2 and 1.3). The image answers at once; no token is involved unless `use` is `ott`.
 
 use crate::api::fields::{Credential, Field, credential};
 use crate::api::{Content, Context, Part, Response, Step, refuse};
@@ -43,7 +43,7 @@ pub(super) fn begin<I>(
     }
 }
 
-/// `POST /device`, which knows `use: ott` only (WIRE.md 1.0).
+/// `POST /device`, which knows `use: ott` only (docs/wire.md 1.0).
 pub(super) fn begin_alias<I>(
     request: &Request<'_>,
     plan: &mut Option<super::Plan>,
@@ -237,7 +237,7 @@ fn refuse_release<I>(context: &Context<'_>) -> Step<I> {
     refuse(context.config, Status::NOT_FOUND, Refusal::NoRelease, Content::Json(text))
 }
 
-/// `POST /device/firmware` always closes (WIRE.md 1.0).
+/// `POST /device/firmware` always closes (docs/wire.md 1.0).
 fn closing<I>(step: Step<I>) -> Step<I> {
     match step {
         Step::Reply(response) => Step::Reply(Response { close: true, ..response }),

@@ -1,4 +1,4 @@
-//! Guard rails: when an update that is due is not offered after all (WIRE.md 2.4 and 5).
+//! Guard rails: when an update that is due is not offered after all (docs/wire.md 2.4 and 5).
 //!
 //! Libraries 2.9 and 3.x retry a failed download in every turn of their main loop, and a release
 //! that does not boot brings the device back with its old version for ever. Both end here.
@@ -64,7 +64,7 @@ pub(crate) fn tells_failure(status: &str) -> bool {
 }
 
 /// Do these libraries act on the `auto_update` of the last OK reply only? True for 2.x before 2.9
-/// and for 3.x (WIRE.md 2.3); `firmware` is `<name>:<version>[:<date>]`.
+/// and for 3.x (docs/wire.md 2.3); `firmware` is `<name>:<version>[:<date>]`.
 pub(crate) fn trusts_last_ok_only(firmware: &str) -> bool {
     match library_version(firmware) {
         Some((2, minor)) => minor < 9,
@@ -74,7 +74,7 @@ pub(crate) fn trusts_last_ok_only(firmware: &str) -> bool {
 }
 
 /// Does this library download from a host of its own unless it is given a whole `url`? True for
-/// 2.3.x (WIRE.md 2.6).
+/// 2.3.x (docs/wire.md 2.6).
 pub(crate) fn has_fixed_host(firmware: &str) -> bool {
     library_version(firmware) == Some((2, 3))
 }

@@ -1,4 +1,4 @@
-//! Requests to decisions: the device API of WIRE.md 1, as pure functions.
+//! Requests to decisions: the device API of docs/wire.md 1, as pure functions.
 //!
 //! An endpoint is two functions: `begin` reads the request and says what it must know first,
 //! `resume` takes the store's answer and says what comes next. Nothing here changes a connection.
@@ -66,8 +66,8 @@ impl Context<'_> {
     }
 }
 
-/// Which endpoint a request is for: the one table of routes (WIRE.md 1.0: any case, one trailing
-/// slash). [`Endpoint::Issue`] is told from [`Endpoint::Firmware`] by its body only.
+/// Which endpoint a request is for: the one table of routes (docs/wire.md 1.0: any case, one
+/// trailing slash). [`Endpoint::Issue`] is told from [`Endpoint::Firmware`] by its body only.
 pub(crate) fn route(request: &Request<'_>) -> Endpoint {
     let path = request.path();
     let path = path.strip_suffix(b"/").unwrap_or(path);

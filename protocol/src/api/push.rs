@@ -1,4 +1,4 @@
-//! `POST /device/addpush`: keeps the push token of a device's app (WIRE.md 1.5).
+//! `POST /device/addpush`: keeps the push token of a device's app (docs/wire.md 1.5).
 
 use crate::api::fields::{Credential, Field, credential};
 use crate::api::{Content, Context, Response, Step, refuse};

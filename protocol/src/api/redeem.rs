@@ -1,4 +1,5 @@
-//! `GET /device/firmware?ott=`: one image for one token (WIRE.md 1.4, 2.4, 3.4; TOKEN.md).
+//! `GET /device/firmware?ott=`: one image for one token (docs/wire.md 1.4, 2.4, 3.4;
+//! docs/token.md).
 //!
 //! Looking at a token is free: HEAD, a version probe, 304, 404 and 416 start nothing. Only when
 //! bytes of the image are about to leave does the first attempt begin (`Start`).

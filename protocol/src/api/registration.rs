@@ -1,4 +1,4 @@
-//! The `registration` of a check-in: its fields, and what of them is kept (WIRE.md 1.1).
+//! The `registration` of a check-in: its fields, and what of them is kept (docs/wire.md 1.1).
 
 use std::borrow::Cow;
 
@@ -138,7 +138,7 @@ impl Place {
 
 macro_rules! names {
     ($($name:ident = $key:literal),* $(,)?) => {
-        /// The fields of a `registration` that Otter knows (WIRE.md 1.1).
+        /// The fields of a `registration` that Otter knows (docs/wire.md 1.1).
         #[derive(Clone, Copy, PartialEq, Eq)]
         pub(super) enum Name { $($name),* }
 

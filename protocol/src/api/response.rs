@@ -32,7 +32,7 @@ pub(crate) enum Content<I> {
     NotModified([u8; 32]),
     /// No byte of the range is in the image of this length.
     OutOfRange(u64),
-    /// A probe for the version of a release (WIRE.md 2.4).
+    /// A probe for the version of a release (docs/wire.md 2.4).
     Version(Box<str>),
 }
 
@@ -62,7 +62,7 @@ impl<I> Response<I> {
         Self::new(status, Outcome::Refused(refusal), Content::Json(text))
     }
 
-    /// The body is not the JSON it should be (WIRE.md 1.0, 9.22).
+    /// The body is not the JSON it should be (docs/wire.md 1.0, 9.22).
     pub(crate) fn bad_body() -> Self {
         Self::refusal(
             Status::BAD_REQUEST,
@@ -109,7 +109,7 @@ impl<I> Response<I> {
 
     /// Appends the head, and the body unless it is an image or `head_only`.
     ///
-    /// No `Date` and no `Server`: a whole reply must fit into 511 bytes (WIRE.md 2.2).
+    /// No `Date` and no `Server`: a whole reply must fit into 511 bytes (docs/wire.md 2.2).
     pub(crate) fn write(
         &self,
         out: &mut Vec<u8>,

@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    /// RELIABILITY.md 2, row 4: each limit holds to the byte.
+    /// docs/wire.md 1.0: each limit holds to the byte.
     #[test]
     fn holds_its_limits() {
         let mut config = Config::default();

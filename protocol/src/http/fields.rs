@@ -56,7 +56,7 @@ impl<'a> Told<'a> {
     }
 
     /// Refuses what must not be said twice, or not at all: `Host` (RFC 9112 3.2), whose value
-    /// means nothing here (WIRE.md 2.6), and the credential.
+    /// means nothing here (docs/wire.md 2.6), and the credential.
     pub(super) fn check(&self, http_1_1: bool) -> Result<(), Refused> {
         if self.hosts > 1 || self.hosts == 0 && http_1_1 || self.authentications > 1 {
             return Err(Refused::BAD_REQUEST);

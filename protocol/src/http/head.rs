@@ -21,9 +21,9 @@ use super::fields::Told;
 use super::{Head, Method, Refused, Span, Status, target};
 use crate::Config;
 
-/// Bytes of line ends at the start of `bytes`, which a peer may send before a request
-/// (RFC 9112 2.2; the device libraries send CR LF after a body, WIRE.md 1.0). A CR whose LF has
-/// not arrived is not counted.
+/// Bytes of line ends at the start of `bytes`, which a peer may send before a request (RFC 9112
+/// 2.2; the device libraries send CR LF after a body, docs/wire.md 1.0). A CR whose LF has not
+/// arrived is not counted.
 pub(crate) fn skip_blank_lines(bytes: &[u8]) -> usize {
     let mut at = 0;
     loop {
@@ -384,7 +384,7 @@ mod tests {
         // RFC 9110 10.1.1: Expect
         ("HExpect: 200-ok\r\n\r\n", 417, "unknown expectation"),
         ("HExpect: 100-continue, b\r\n\r\n", 417, "one of them unknown"),
-        // WIRE.md 1.0: the credential
+        // docs/wire.md 1.0: the credential
         ("HAuthentication: a\r\nauthentication: a\r\n\r\n", 400, "two credentials"),
         // What is no HTTP at all
         ("\u{16}\u{3}\u{1}", 400, "TLS hello, by its first byte"),
@@ -464,7 +464,7 @@ mod tests {
         }
     }
 
-    /// RELIABILITY.md 2, row 4: each limit holds to the byte, with or without an empty line.
+    /// docs/wire.md 1.0: each limit holds to the byte, with or without an empty line.
     #[test]
     fn holds_its_limits() {
         let mut config = Config::default();

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! One reading of every request, and that the strict one: what two parsers could understand
-//! differently is refused, and the connection with it (RELIABILITY.md 2, rows 1 to 4). Nothing
+//! differently is refused, and the connection with it (docs/wire.md 1.0). Nothing
 //! here allocates but the caller's own buffers.
 
 pub(crate) mod body;

@@ -1,6 +1,6 @@
 //! Heads of answers, written straight into the buffer that is sent.
 //!
-//! No `Date`, no `Server`: a check-in's answer has to fit into 511 bytes (WIRE.md 2.2).
+//! No `Date`, no `Server`: a check-in's answer has to fit into 511 bytes (docs/wire.md 2.2).
 
 use super::Status;
 use crate::digits::decimal;
@@ -118,7 +118,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 299\r\n\
              Connection: close\r\n\r\n"
         );
-        assert_eq!(text.len(), 91, "WIRE.md 2.2, rule 2");
+        assert_eq!(text.len(), 91, "docs/wire.md 2.2, rule 2");
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Owners {
         self.by_key.len()
     }
 
-    /// Is the key one of the owner's? With `accept_hash` its SHA-256 will do (WIRE.md 4).
+    /// Is the key one of the owner's? With `accept_hash` its SHA-256 will do (docs/wire.md 4).
     ///
     /// Every key of the owner is compared, each in constant time, so the time says neither which
     /// one matched nor how near a wrong one came.

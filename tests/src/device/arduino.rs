@@ -262,7 +262,7 @@ impl Actor for Arduino {
 }
 
 impl Library {
-    /// Does it act on offers only where the last OK reply allowed it (WIRE.md 2.3)?
+    /// Does it act on offers only where the last OK reply allowed it (docs/wire.md 2.3)?
     fn obeys_last_ok(self) -> bool {
         match self {
             Self::V2_3 | Self::V3_0 => true,

@@ -1,4 +1,4 @@
-//! The updaters: `ESP8266HTTPUpdate` and `esp_https_ota` (WIRE.md 2.4).
+//! The updaters: `ESP8266HTTPUpdate` and `esp_https_ota` (docs/wire.md 2.4).
 
 use bytes::Bytes;
 

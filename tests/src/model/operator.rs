@@ -21,7 +21,7 @@ pub enum Target {
 /// A release before it is published.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// Its version, in any of the shapes of WIRE.md 5.
+    /// Its version, in any of the shapes of docs/wire.md 5.
     pub version: String,
     /// Its platform, lower case.
     pub platform: String,
@@ -46,7 +46,7 @@ impl Draft {
         }
     }
 
-    /// A rendered bundle (WIRE.md 6.2) for `micropython`.
+    /// A rendered bundle (docs/wire.md 6.2) for `micropython`.
     #[must_use]
     pub fn bundle(version: &str, json: &str) -> Self {
         let image = Bytes::copy_from_slice(json.as_bytes());
