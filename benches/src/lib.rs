@@ -1,22 +1,32 @@
-//! The harness of all measurements: a real `otter serve` as a child process, and devices that
-//! load it over loopback.
+//! The harness of all measurements: a real `otter serve` as a child process, nginx beside it, and
+//! devices that load them over loopback.
 //!
 //! Counts come first (instructions, heap calls, system calls, resident bytes): they do not depend
 //! on how busy the machine is. See the `measure` program.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A running `otter serve` on a data directory of its own. Killed when dropped.
+/// A running server on a directory of its own. Killed when dropped.
 pub struct Server {
     child: Child,
     address: SocketAddr,
     data: tempfile::TempDir,
     program: PathBuf,
+}
+
+/// Whom to measure.
+#[derive(Clone, Copy)]
+pub enum Contestant<'a> {
+    /// `otter serve` with one worker and its defaults; the path of the program.
+    Otter(&'a Path),
+    /// nginx with one worker that answers every request with a constant of the length of a
+    /// check-in's reply. It reads the body and does not look at it.
+    Nginx,
 }
 
 /// Who checks in.
@@ -26,13 +36,53 @@ pub struct Fleet {
 }
 
 impl Server {
-    /// Starts `program serve` with one worker, under `wrapper` (such as `valgrind ...`) if that is
-    /// not empty, and waits until it is ready.
+    /// Starts a contestant, under `wrapper` (such as `valgrind ...`) if that is not empty, and waits
+    /// until it is ready.
     ///
     /// # Errors
     ///
     /// If it cannot be started, or ends before it is ready.
-    pub fn start(program: &Path, wrapper: &[&str]) -> Result<Self> {
+    pub fn start(contestant: Contestant<'_>, wrapper: &[&str]) -> Result<Self> {
+        match contestant {
+            Contestant::Otter(program) => Self::start_otter(program, wrapper),
+            Contestant::Nginx => Self::start_nginx(wrapper),
+        }
+    }
+
+    fn start_nginx(wrapper: &[&str]) -> Result<Self> {
+        let data = tempfile::tempdir()?;
+        // Free now; nginx cannot choose one by itself.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let reply = format!("{{\"registration\":{{\"padding\":\"{}\"}}}}", "x".repeat(216));
+        let config = format!(
+            "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr crit;
+             events {{ worker_connections 20000; }}
+             http {{ access_log off; keepalive_requests 1000000; keepalive_timeout 600;
+               server {{ listen {address}; location / {{
+                 default_type application/json; return 200 '{reply}'; }} }} }}"
+        );
+        std::fs::write(data.path().join("nginx.conf"), config)?;
+        let mut words: Vec<_> = wrapper.iter().map(std::ffi::OsString::from).collect();
+        words.push("nginx".into());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["-c", "nginx.conf", "-p"])
+            .arg(data.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {words:?}"))?;
+        let mut server = Self { child, address, data, program: "nginx".into() };
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("nginx ended: {status}");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    fn start_otter(program: &Path, wrapper: &[&str]) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let mut words: Vec<_> = wrapper.iter().map(std::ffi::OsString::from).collect();
         words.push(program.into());
@@ -70,6 +120,10 @@ impl Server {
     ///
     /// If the command line refuses.
     pub fn fleet(&self) -> Result<Fleet> {
+        if self.program == Path::new("nginx") {
+            // It asks nobody who they are.
+            return Ok(Fleet { owner: "a".repeat(64), key: "b".repeat(64) });
+        }
         let owner = self.administer(&["owner", "create"], "owner")?;
         let key = self.administer(&["key", "create", "--owner", &owner], "key")?;
         Ok(Fleet { owner, key })
@@ -131,7 +185,8 @@ impl Drop for Server {
 
 impl Fleet {
     /// The request of library 2.9.450 (docs/wire.md 1.1) as device number `n`, keeping the
-    /// connection.
+    /// connection, and without the line end that the library sends behind the body: nginx would
+    /// keep a buffer for it, and the comparison would be of that.
     #[must_use]
     pub fn check_in(&self, n: u32) -> Vec<u8> {
         let body = format!(
@@ -152,7 +207,7 @@ impl Fleet {
             self.key,
             body.len()
         );
-        [head.as_bytes(), body.as_bytes(), b"\r\n"].concat()
+        [head.as_bytes(), body.as_bytes()].concat()
     }
 }
 

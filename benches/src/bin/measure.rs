@@ -1,17 +1,18 @@
-//! Counts what a steady check-in and an idle connection cost a real `otter serve`.
+//! Counts what a steady check-in and an idle connection cost a real `otter serve`, and nginx beside
+//! it in the same run.
 //!
 //! ```text
 //! cargo build --release && cargo run --release -p otter-benches --bin measure
 //! ```
 //!
-//! Needs `valgrind` and `strace`. Each count is the difference between two runs of the same server
+//! Needs `valgrind` and `strace`; without `nginx` there is nobody to compare with. Each count is the difference between two runs of the same server
 //! with different numbers of check-ins, so that start-up and registration fall out.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use otter_benches::{Server, connect, exchange};
+use otter_benches::{Contestant, Server, connect, exchange};
 
 const CONNECTIONS: u32 = 64;
 const ROUNDS: [u32; 2] = [10, 60];
@@ -25,20 +26,42 @@ fn main() -> Result<()> {
         },
         |path| Ok(PathBuf::from(path)),
     )?;
+    let otter = Contestant::Otter(&program);
+    let peer = std::process::Command::new("nginx").arg("-v").output().is_ok();
+    let peer = peer.then_some(Contestant::Nginx);
     let mut out = std::io::stdout();
-    writeln!(out, "steady check-in, {CONNECTIONS} keep-alive connections in lock-step:")?;
-    writeln!(out, "  user instructions  {:8.0}", per_request(&program, instructions)?)?;
-    writeln!(out, "  heap calls         {:8.2}", per_request(&program, heap_calls)?)?;
-    writeln!(out, "  system calls       {:8.2}", per_request(&program, system_calls)?)?;
-    writeln!(out, "{IDLE} idle keep-alive connections after one check-in each:")?;
-    writeln!(out, "  resident bytes per connection {:8.1}", idle(&program)?)?;
+    writeln!(out, "{:44} {:>9} {:>9} {:>6}", "", "otter", "nginx", "ratio")?;
+    for (what, count) in [
+        ("user instructions", instructions as fn(Contestant<'_>, u32) -> Result<u64>),
+        ("heap calls", heap_calls),
+        ("system calls", system_calls),
+    ] {
+        let what = format!("{what} per steady check-in");
+        let of = |contestant| per_request(contestant, count);
+        row(&mut out, &what, of(otter)?, peer.map(of).transpose()?)?;
+    }
+    let what = format!("bytes per idle connection, of {IDLE}");
+    row(&mut out, &what, idle(otter)?, peer.map(idle).transpose()?)?;
+    Ok(())
+}
+
+fn row(out: &mut impl Write, what: &str, otter: f64, peer: Option<f64>) -> Result<()> {
+    match peer {
+        Some(peer) => {
+            writeln!(out, "{what:44} {otter:9.2} {peer:9.2} {:6.2}", otter / peer)?;
+        }
+        None => writeln!(out, "{what:44} {otter:9.2} {:>9}", "not here")?,
+    }
     Ok(())
 }
 
 /// The cost of one more request.
-fn per_request(program: &Path, count: fn(&Path, u32) -> Result<u64>) -> Result<f64> {
+fn per_request(
+    contestant: Contestant<'_>,
+    count: fn(Contestant<'_>, u32) -> Result<u64>,
+) -> Result<f64> {
     let [few, many] = ROUNDS;
-    let more = count(program, many)?.saturating_sub(count(program, few)?);
+    let more = count(contestant, many)?.saturating_sub(count(contestant, few)?);
     Ok(more as f64 / f64::from((many - few) * CONNECTIONS))
 }
 
@@ -61,30 +84,30 @@ fn load(server: &Server, rounds: u32) -> Result<()> {
     Ok(())
 }
 
-fn run(program: &Path, wrapper: &[&str], rounds: u32) -> Result<()> {
-    let server = Server::start(program, wrapper)?;
+fn run(contestant: Contestant<'_>, wrapper: &[&str], rounds: u32) -> Result<()> {
+    let server = Server::start(contestant, wrapper)?;
     load(&server, rounds)?;
     server.stop()
 }
 
-fn instructions(program: &Path, rounds: u32) -> Result<u64> {
+fn instructions(contestant: Contestant<'_>, rounds: u32) -> Result<u64> {
     let file = tempfile::NamedTempFile::new()?;
     let out = format!("--callgrind-out-file={}", file.path().display());
-    run(program, &["valgrind", "--tool=callgrind", &out], rounds)?;
+    run(contestant, &["valgrind", "--tool=callgrind", &out], rounds)?;
     number_after(&std::fs::read_to_string(file.path())?, "summary: ")
 }
 
-fn heap_calls(program: &Path, rounds: u32) -> Result<u64> {
+fn heap_calls(contestant: Contestant<'_>, rounds: u32) -> Result<u64> {
     let file = tempfile::NamedTempFile::new()?;
     let out = format!("--log-file={}", file.path().display());
-    run(program, &["valgrind", "--run-libc-freeres=no", &out], rounds)?;
+    run(contestant, &["valgrind", "--run-libc-freeres=no", &out], rounds)?;
     number_after(&std::fs::read_to_string(file.path())?, "total heap usage: ")
 }
 
-fn system_calls(program: &Path, rounds: u32) -> Result<u64> {
+fn system_calls(contestant: Contestant<'_>, rounds: u32) -> Result<u64> {
     let file = tempfile::NamedTempFile::new()?;
     let out = file.path().display().to_string();
-    run(program, &["strace", "-f", "-c", "-o", &out], rounds)?;
+    run(contestant, &["strace", "-f", "-c", "-o", &out], rounds)?;
     let table = std::fs::read_to_string(file.path())?;
     let total = table.lines().find(|line| line.ends_with("total")).context("no total")?;
     total.split_whitespace().nth(3).context("no count")?.parse().context("no number")
@@ -97,8 +120,8 @@ fn number_after(text: &str, mark: &str) -> Result<u64> {
     digits.parse().context("no number")
 }
 
-fn idle(program: &Path) -> Result<f64> {
-    let server = Server::start(program, &[])?;
+fn idle(contestant: Contestant<'_>) -> Result<f64> {
+    let server = Server::start(contestant, &[])?;
     let fleet = server.fleet()?;
     // The first connections warm the allocator, the recycled exchanges and the tables.
     let warm = connect(&server, &fleet, CONNECTIONS)?;
