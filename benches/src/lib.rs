@@ -36,8 +36,8 @@ pub struct Fleet {
 }
 
 impl Server {
-    /// Starts a contestant, under `wrapper` (such as `valgrind ...`) if that is not empty, and waits
-    /// until it is ready.
+    /// Starts a contestant, under `wrapper` (such as `valgrind ...`) if that is not empty, and
+    /// waits until it is ready.
     ///
     /// # Errors
     ///
@@ -55,8 +55,8 @@ impl Server {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let reply = format!("{{\"registration\":{{\"padding\":\"{}\"}}}}", "x".repeat(216));
         let config = format!(
-            "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr crit;
-             events {{ worker_connections 20000; }}
+            "daemon off; master_process off; worker_processes 1; pid nginx.pid;
+             error_log stderr crit; events {{ worker_connections 20000; }}
              http {{ access_log off; keepalive_requests 1000000; keepalive_timeout 600;
                server {{ listen {address}; location / {{
                  default_type application/json; return 200 '{reply}'; }} }} }}"
