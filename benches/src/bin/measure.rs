@@ -5,8 +5,8 @@
 //! cargo build --release && cargo run --release -p otter-benches --bin measure
 //! ```
 //!
-//! Needs `valgrind` and `strace`; without `nginx` there is nobody to compare with. Each count is the
-//! difference between two runs of the same server with different numbers of check-ins, so that
+//! Needs `valgrind` and `strace`; without `nginx` there is nobody to compare with. Each count is
+//! the difference between two runs of the same server with different numbers of check-ins, so that
 //! start-up and registration fall out.
 
 use std::io::{Read, Write};
