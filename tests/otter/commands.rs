@@ -56,6 +56,9 @@ fn keys_are_made_listed_and_revoked() {
         assert!(!listed.to_string().contains(&text(&made, "key")), "keys are not listed");
         assert_eq!(data.json(&["key", "revoke", &hash])["hash"], hash.as_str());
         assert!(!members(&data.json(&["key", "list"]), "hash").contains(&hash));
+        let swapped = data.run(&["key", "revoke", &text(&made, "key")]);
+        assert_eq!(swapped.code, 3, "{}", swapped.stderr);
+        assert!(swapped.stderr.contains("not by the key itself"), "{}", swapped.stderr);
         assert_eq!(data.run(&["key", "revoke", &hash]).code, 3);
         let nobody = data.run(&["key", "create", "--owner", &"0".repeat(64)]);
         assert_eq!(nobody.code, 3, "{}", nobody.stderr);
