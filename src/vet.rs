@@ -73,19 +73,28 @@ pub(crate) fn content(
         (Kind::Bundle, Form::Image { .. }) => {
             Err(Failure::failed(format!("{} devices take an image, not files", platform.name)))
         }
-        (Kind::Image, form) => image(platform.name, form, beginning, size),
+        (Kind::Image, Form::Files { header, extension }) => {
+            let error = format!("{} devices take text files, not an image", platform.name);
+            let hint = format!("give a directory with {header} and *.{extension} in it");
+            Err(Failure::failed(error).hint(hint))
+        }
+        (Kind::Image, Form::Image { beginnings, .. }) => {
+            image(platform.name, beginnings, beginning, size)
+        }
     }
 }
 
-fn image(name: &str, form: &Form, beginning: &[u8], size: u64) -> Result<Option<String>, Failure> {
+fn image(
+    name: &str,
+    beginnings: &[&[u8]],
+    beginning: &[u8],
+    size: u64,
+) -> Result<Option<String>, Failure> {
     if size < IMAGE_BYTES_MIN {
         let error = format!("the image has {size} bytes; the least is {IMAGE_BYTES_MIN}");
         return Err(Failure::failed(error).hint("is it the file that the build left?"));
     }
-    if let Form::Image { beginnings, .. } = form
-        && !beginnings.is_empty()
-        && !beginnings.iter().any(|start| beginning.starts_with(start))
-    {
+    if !beginnings.is_empty() && !beginnings.iter().any(|start| beginning.starts_with(start)) {
         let found: Vec<_> = beginning.iter().take(2).map(|b| format!("{b:02X}")).collect();
         let error = format!("this is no {name} image: it begins with {}", found.join(" "));
         let hint = "E9 begins an image for ESP chips, 1F 8B one compressed by gzip; give the .bin \
@@ -183,6 +192,8 @@ mod tests {
         let error = check("platformio", &[0x7F, 0x45], 10_000).expect_err("an ELF file");
         assert!(error.error.contains("7F 45"), "{error}");
         assert!(content(platform("arduino").expect("known"), Kind::Bundle, b"{", 100).is_err());
+        let error = check("nodemcu", &[0xE9], 20_000).expect_err("an image");
+        assert!(error.to_string().contains("*.lua"), "{error}");
         assert_eq!(content(platform("nodemcu").expect("known"), Kind::Bundle, b"{", 100), Ok(None));
     }
 }
