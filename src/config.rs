@@ -320,12 +320,8 @@ fn file(data: &Path, flags: &Flags) -> Result<Figment, Failure> {
 }
 
 fn explain(error: &Error) -> Failure {
-    let place = error.metadata.as_ref().map_or_else(String::new, |metadata| {
-        metadata
-            .source
-            .as_ref()
-            .map_or_else(|| format!(" in {}", metadata.name), |source| format!(" in {source}"))
-    });
+    let source = error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref());
+    let place = source.map_or_else(String::new, |source| format!(" in {source}"));
     if let Kind::UnknownField(key, _) = &error.kind {
         let failure = Failure::usage(format!("unknown key `{key}`{place}"));
         return failure.hint(match nearest(key) {
@@ -333,9 +329,48 @@ fn explain(error: &Error) -> Failure {
             None => "docs/configuration.md lists all keys".to_owned(),
         });
     }
-    let key = error.path.last().map_or_else(String::new, |key| format!("`{key}`: "));
-    Failure::usage(format!("{key}{}{place}", error.kind))
+    let key = match error.path.last() {
+        // Only the environment has no file to name.
+        Some(key) if source.is_none() => {
+            format!("`{ENV_PREFIX}{}`: ", key.to_ascii_uppercase())
+        }
+        Some(key) => format!("`{key}`: "),
+        None => String::new(),
+    };
+    Failure::usage(format!("{key}{}{place}", reason(&error.kind)))
         .hint("docs/configuration.md lists all keys with their units")
+}
+
+/// What is wrong with a value, in the words of who wrote it.
+fn reason(kind: &Kind) -> String {
+    match kind {
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!("found {found}, expected {}", expectation(expected))
+        }
+        Kind::UnknownVariant(found, known) => {
+            format!("found `{found}`, expected one of {}", known.join(", "))
+        }
+        Kind::Message(_)
+        | Kind::InvalidLength(..)
+        | Kind::UnknownField(..)
+        | Kind::MissingField(_)
+        | Kind::DuplicateField(_)
+        | Kind::ISizeOutOfRange(_)
+        | Kind::USizeOutOfRange(_)
+        | Kind::Unsupported(_)
+        | Kind::UnsupportedKey(..) => kind.to_string(),
+    }
+}
+
+/// The name of a type, for who knows TOML and not Rust.
+fn expectation(type_name: &str) -> &str {
+    match type_name {
+        "a boolean" | "bool" => "true or false",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i32" => {
+            "a whole number in its range, without quotes or a unit"
+        }
+        other => other,
+    }
 }
 
 fn invalid(key: &str, rule: &str) -> Failure {
@@ -456,11 +491,15 @@ mod tests {
     fn mistakes_are_named() {
         for (text, words) in [
             ("idle_timeout = 5", ["unknown key `idle_timeout`", "did you mean `idle_timeout_s`"]),
-            ("idle_timeout_s = \"5 s\"", ["`idle_timeout_s`", "otter.toml"]),
+            ("idle_timeout_s = \"5 s\"", ["`idle_timeout_s`: found string", "in its range"]),
+            ("idle_timeout_s = -1", ["`idle_timeout_s`: found", "in its range"]),
+            ("offers_max = 256", ["`offers_max`: found", "in its range"]),
+            ("port_shared = 1", ["`port_shared`", "true or false"]),
+            ("workers = 1.5", ["`workers`: found", "otter.toml"]),
             ("idle_timeout_s = 0", ["`idle_timeout_s`", "more than 0"]),
             ("headers_max = 65", ["`headers_max`", "at most 64"]),
             ("public_url = \"ftp://x\"", ["`public_url`", "http://"]),
-            ("status_mode = \"odd\"", ["`status_mode`", "odd"]),
+            ("status_mode = \"odd\"", ["found `odd`", "one of thinx, http"]),
             ("listen = \"7442\"", ["`listen`", "otter.toml"]),
         ] {
             let failure = from_file(text).expect_err(text).to_string();

@@ -46,6 +46,14 @@ fn wrong_configuration_is_named() {
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("unknown key `idle_timeout`"), "{}", ran.stderr);
     assert!(ran.stderr.contains("idle_timeout_s"), "{}", ran.stderr);
+    let wrong = crate::program::command(&data.path())
+        .args(["serve"])
+        .env("OTTER_IDLE_TIMEOUT_S", "75s")
+        .output()
+        .expect("the program runs");
+    assert_eq!(wrong.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&wrong.stderr);
+    assert!(stderr.contains("`OTTER_IDLE_TIMEOUT_S`: found string \"75s\""), "{stderr}");
     let ran = data.run(&["serve", "--config", "/nowhere.toml"]);
     assert_eq!(ran.code, 3, "{}", ran.stderr);
 }
