@@ -54,6 +54,7 @@ pub(crate) fn key(data: &Path, command: &Key, output: Output) -> Result<(), Fail
         }
         Key::List { owner } => {
             let keys: Vec<KeyEntry> = client.get(&format!("/keys{}", query(*owner, None)))?;
+            doubt(&client, *owner, keys.is_empty(), output)?;
             output.list(&keys, &["HASH", "ALIAS", "CREATED", "OWNER"], |entry| {
                 vec![
                     entry.hash.clone(),
@@ -121,6 +122,7 @@ pub(crate) fn release(data: &Path, command: &Release, output: Output) -> Result<
         Release::List { owner, device } => {
             let releases: Vec<ReleaseEntry> =
                 client.get(&format!("/releases{}", query(*owner, *device)))?;
+            doubt(&client, *owner, releases.is_empty(), output)?;
             let heads = ["RELEASE", "VERSION", "PLATFORM", "SIZE", "FOR", "PUBLISHED", "STATE"];
             output.list(&releases, &heads, |entry| {
                 vec![
@@ -162,6 +164,7 @@ fn list_devices(client: &Client, owner: Option<OwnerId>, output: Output) -> Resu
             break;
         }
     }
+    doubt(client, owner, devices.is_empty(), output)?;
     let heads = ["UDID", "ALIAS", "PLATFORM", "VERSION", "AUTO-UPDATE", "LAST SEEN", "OWNER"];
     output.list(&devices, &heads, |entry| {
         vec![
@@ -174,6 +177,23 @@ fn list_devices(client: &Client, owner: Option<OwnerId>, output: Output) -> Resu
             entry.owner.clone(),
         ]
     })
+}
+
+/// Nothing of an owner may mean that there is no such owner: says so beside the empty list.
+fn doubt(
+    client: &Client,
+    owner: Option<OwnerId>,
+    empty: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let Some(owner) = owner.filter(|_| empty) else { return Ok(()) };
+    let owners: Vec<OwnerEntry> = client.get("/owners")?;
+    if !owners.iter().any(|entry| entry.owner == owner.as_str()) {
+        output.note(&format!(
+            "warning: there is no owner {owner}; `otter owner list` shows those that exist"
+        ));
+    }
+    Ok(())
 }
 
 fn describe(entry: &DeviceEntry) -> String {

@@ -83,10 +83,15 @@ fn devices() {
         assert_eq!(shown["auto_update"], false);
         assert!(shown["last_seen"].as_u64().is_some_and(|seen| seen > 1_700_000_000), "{shown}");
         assert_eq!(data.json(&["device", "list"])[0], shown);
-        assert_eq!(
-            data.json(&["device", "list", "--owner", &"0".repeat(64)]),
-            Value::Array(vec![])
-        );
+        let nobody = "0".repeat(64);
+        assert_eq!(data.json(&["device", "list", "--owner", &nobody]), Value::Array(vec![]));
+        for kind in ["device", "key", "release"] {
+            let ran = data.run(&[kind, "list", "--owner", &nobody]);
+            assert_eq!(ran.code, 0, "{}", ran.stderr);
+            assert!(ran.stderr.contains(&format!("no owner {nobody}")), "{}", ran.stderr);
+            let ran = data.run(&[kind, "list", "--owner", &device.owner]);
+            assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        }
 
         let set = ["device", "set", &device.udid, "--auto-update", "on", "--alias", "green{house"];
         let set = data.json(&set);
