@@ -81,7 +81,8 @@ impl Settings {
 
     /// Settings for a command that works on a stopped server's data directory.
     pub(crate) fn for_command(data: &Path) -> Result<Self, Failure> {
-        Self::load(data, &Flags::default())
+        let config = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty());
+        Self::load(data, &Flags { config: config.map(PathBuf::from), ..Flags::default() })
     }
 
     /// The core's settings.
@@ -401,6 +402,8 @@ fn millis(duration: Duration) -> u64 {
 }
 
 const ENV_PREFIX: &str = "OTTER_";
+/// The variable that names the configuration file.
+const ENV_CONFIG: &str = "OTTER_CONFIG";
 /// Variables of ours that are no settings, without the prefix.
 const ENV_OTHERS: [&str; 3] = ["DATA", "CONFIG", "LOG"];
 /// The configuration file inside the data directory.

@@ -184,6 +184,12 @@ fn the_limit_is_the_servers() {
     let stopped = server.stop();
     assert!(stopped.status.success());
     assert_eq!(data.run(&args).code, 1, "the same with the server stopped");
+    let elsewhere = data.beside("elsewhere.toml");
+    std::fs::write(&elsewhere, "image_bytes_max = 1500").expect("written");
+    let mut named = crate::program::command(&data.path());
+    let named = named.args(args).env("OTTER_CONFIG", &elsewhere).output().expect("it runs");
+    let stderr = String::from_utf8_lossy(&named.stderr);
+    assert!(stderr.contains("the most is 1500"), "{stderr}");
 }
 
 #[test]
