@@ -201,17 +201,50 @@ impl Settings {
         if self.headers_max > HEADERS_MOST {
             return Err(invalid("headers_max", &format!("must be at most {HEADERS_MOST}")));
         }
-        let Some(url) = &self.public_url else { return Ok(()) };
-        let scheme = url.starts_with("http://") || url.starts_with("https://");
-        if !scheme || url.ends_with('/') || url.len() > PUBLIC_URL_BYTES_MAX {
-            let rule = format!(
-                "must start with http:// or https://, end without /, and have at most \
-                 {PUBLIC_URL_BYTES_MAX} bytes"
-            );
-            return Err(invalid("public_url", &rule));
+        self.check_times()?;
+        match &self.public_url {
+            Some(url) if !is_origin(url) || url.len() > PUBLIC_URL_BYTES_MAX => {
+                let rule = format!(
+                    "must be http:// or https:// with a host and perhaps a port, without a final \
+                     /, and have at most {PUBLIC_URL_BYTES_MAX} bytes"
+                );
+                Err(invalid("public_url", &rule))
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
+
+    /// Times that are added to the present must not leave what a clock can hold.
+    fn check_times(&self) -> Result<(), Failure> {
+        let (s, ms) = (TIME_S_MAX, TIME_S_MAX * 1000);
+        let times = [
+            ("drain_timeout_s", self.drain_timeout_s, s),
+            ("idle_timeout_s", self.idle_timeout_s, s),
+            ("head_timeout_s", self.head_timeout_s, s),
+            ("body_timeout_s", self.body_timeout_s, s),
+            ("answer_timeout_ms", self.answer_timeout_ms, ms),
+            ("send_window_s", self.send_window_s, s),
+            ("transfer_timeout_s", self.transfer_timeout_s, s),
+            ("linger_timeout_ms", self.linger_timeout_ms, ms),
+            ("seen_resolution_s", self.seen_resolution_s, s),
+            ("token_unused_s", self.token_unused_s, s),
+            ("token_used_s", self.token_used_s, s),
+            ("failure_backoff_s", self.failure_backoff_s, s),
+        ];
+        match times.iter().find(|(_, value, most)| value > most) {
+            Some((key, _, most)) => {
+                Err(invalid(key, &format!("must be at most {most}: ten years")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Is it a scheme and an authority, harmless in the replies that old libraries cut apart?
+fn is_origin(url: &str) -> bool {
+    let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
+    authority.is_some_and(|authority| !authority.is_empty() && authority.bytes().all(fits))
 }
 
 /// Environment variables that look like settings and are none, for a warning at start.
@@ -410,6 +443,8 @@ const ENV_OTHERS: [&str; 3] = ["DATA", "CONFIG", "LOG"];
 const FILE_NAME: &str = "otter.toml";
 /// [`Config::headers_max`] cannot be more.
 const HEADERS_MOST: usize = 64;
+/// The longest time that a setting may be: ten years.
+const TIME_S_MAX: u64 = 10 * 365 * 86_400;
 /// [`Config::public_url`] may not be longer.
 const PUBLIC_URL_BYTES_MAX: usize = 64;
 
@@ -502,6 +537,9 @@ mod tests {
             ("idle_timeout_s = 0", ["`idle_timeout_s`", "more than 0"]),
             ("headers_max = 65", ["`headers_max`", "at most 64"]),
             ("public_url = \"ftp://x\"", ["`public_url`", "http://"]),
+            ("public_url = \"http://x/y\"", ["`public_url`", "host"]),
+            ("public_url = \"http://x\\\"\"", ["`public_url`", "host"]),
+            ("public_url = \"http://\"", ["`public_url`", "host"]),
             ("status_mode = \"odd\"", ["found `odd`", "one of thinx, http"]),
             ("listen = \"7442\"", ["`listen`", "otter.toml"]),
         ] {
@@ -509,6 +547,20 @@ mod tests {
             for word in words {
                 assert!(failure.contains(word), "{text}: {failure}");
             }
+        }
+    }
+
+    #[test]
+    fn no_time_leaves_what_a_clock_can_hold() {
+        for key in keys() {
+            let most = match key.rsplit_once('_') {
+                Some((_, "s")) if key != "retry_after_s" => TIME_S_MAX,
+                Some((_, "ms")) => TIME_S_MAX * 1000,
+                Some(_) | None => continue,
+            };
+            assert!(from_file(&format!("{key} = {most}")).is_ok(), "{key}");
+            let failure = from_file(&format!("{key} = {}", most + 1)).expect_err(&key).to_string();
+            assert!(failure.contains(&key) && failure.contains("ten years"), "{failure}");
         }
     }
 
