@@ -91,6 +91,17 @@ fn a_path_too_long_for_a_socket_is_named() {
     let ran = data.run(&["serve", "--listen", "127.0.0.1:0", "--data", &deep]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("too long by"), "{}", ran.stderr);
+
+    let link = data.beside("short");
+    std::fs::create_dir(&deep).expect("made");
+    std::os::unix::fs::symlink(&deep, &link).expect("linked");
+    let link = link.display().to_string();
+    let server = data.serve_with(&["--data", &link], &[]);
+    assert_eq!(data.run(&["owner", "list", "--data", &link]).code, 0);
+    let ran = data.run(&["owner", "list", "--data", &deep]);
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("as the server was given it"), "{}", ran.stderr);
+    assert!(server.stop().status.success());
 }
 
 #[test]
