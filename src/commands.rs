@@ -96,6 +96,13 @@ pub(crate) fn token(data: &Path, command: &Token, output: Output) -> Result<(), 
         Token::Issue { device } => {
             let wanted = TokenWanted { udid: device.to_string() };
             let issued: TokenIssued = client.post("/tokens", &wanted)?;
+            let entry: DeviceEntry = client.get(&format!("/devices/{device}"))?;
+            if entry.newest.is_none() {
+                output.note(
+                    "warning: nothing is published for this device; the token is for what is the \
+                     newest when it is first used",
+                );
+            }
             output.show(&issued, |issued| {
                 pairs(&[
                     ("ott", issued.ott.clone()),

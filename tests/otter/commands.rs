@@ -115,6 +115,9 @@ fn devices() {
 #[test]
 fn tokens() {
     running_and_stopped(|data, device| {
+        let early = data.run(&["token", "issue", "--device", &device.udid]);
+        assert_eq!(early.code, 0, "{}", early.stderr);
+        assert!(early.stderr.contains("nothing is published"), "{}", early.stderr);
         let issued = data.json(&["token", "issue", "--device", &device.udid]);
         assert_eq!(keys(&issued), ["expires", "ott", "path"]);
         let ott = text(&issued, "ott");
