@@ -130,7 +130,8 @@ pub(crate) fn release(data: &Path, command: &Release, output: Output) -> Result<
             let releases: Vec<ReleaseEntry> =
                 client.get(&format!("/releases{}", query(*owner, *device)))?;
             doubt(&client, *owner, releases.is_empty(), output)?;
-            let heads = ["RELEASE", "VERSION", "PLATFORM", "SIZE", "FOR", "PUBLISHED", "STATE"];
+            let heads =
+                ["RELEASE", "VERSION", "PLATFORM", "SIZE", "FOR", "PUBLISHED", "STATE", "OWNER"];
             output.list(&releases, &heads, |entry| {
                 vec![
                     entry.release.clone(),
@@ -143,6 +144,7 @@ pub(crate) fn release(data: &Path, command: &Release, output: Output) -> Result<
                         || "offered".to_owned(),
                         |at| format!("withdrawn {}", time(at)),
                     ),
+                    entry.owner.clone(),
                 ]
             })
         }

@@ -156,6 +156,8 @@ fn releases() {
         assert_eq!(listed[0]["device"], device.udid.as_str());
         assert_eq!(listed[0]["withdrawn"], Value::Null);
         assert_eq!(data.json(&["release", "list", "--device", &device.udid]), listed);
+        let shown = data.run(&["release", "list"]).stdout;
+        assert!(shown.trim_end().ends_with(&device.owner), "whose it is: {shown}");
         assert_eq!(data.json(&["device", "show", &device.udid])["newest"]["version"], "1.1.0");
 
         assert!(data.json(&["release", "withdraw", &release])["withdrawn"].is_u64());
