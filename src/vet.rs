@@ -1,7 +1,7 @@
 //! Is it fit to be published? The rules for images, bundles and their labels (docs/wire.md 5 and
 //! 6).
 
-use otter_protocol::{Kind, Offer};
+use otter_protocol::{Alias, Kind, Offer};
 
 use crate::failure::Failure;
 
@@ -52,7 +52,13 @@ pub(crate) fn platform(text: &str) -> Result<&'static Platform, Failure> {
 
 /// Checks a version.
 pub(crate) fn version(text: &str) -> Result<(), Failure> {
-    label("version", text, Offer::VERSION_BYTES_MAX)
+    label("version", text, Offer::VERSION_BYTES_MAX)?;
+    if Alias::clean(text).is_some_and(|clean| clean.as_str() == text) {
+        return Ok(());
+    }
+    // The rules for an alias (docs/wire.md 2.2), which the store insists on.
+    Err(Failure::usage(format!("devices would misunderstand the version `{text}`"))
+        .hint("leave out blanks around it, and words of the protocol such as `registration`"))
 }
 
 /// Checks the hash of an environment, or the id of a build.
@@ -174,7 +180,7 @@ mod tests {
             assert_eq!(version(text), Ok(()));
         }
         let long = "1".repeat(Offer::VERSION_BYTES_MAX + 1);
-        for text in ["", " ", "1\"2", "1\\2", "1}}", "1\n", &long] {
+        for text in ["", " ", " 1", "registration", "1\"2", "1\\2", "1}}", "1\n", &long] {
             assert!(version(text).is_err(), "{text:?}");
         }
     }

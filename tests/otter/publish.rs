@@ -113,6 +113,7 @@ fn what_is_not_fit_is_refused_and_nothing_is_published() {
         (&good, "1.1.0", "sigfox", 2, "downlink"),
         (&good, "1.\"0", "arduino", 2, "quote"),
         (&good, &long, "arduino", 2, "97 bytes"),
+        (&good, " 1.1.0", "arduino", 2, "blanks around it"),
     ] {
         let ran = stage.data.run(&stage.args(path, version, platform));
         assert_eq!(ran.code, code, "{path} {version} {platform}: {}", ran.stderr);
