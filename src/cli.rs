@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and how it is explained.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -28,6 +29,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the server
+    ///
+    /// Runs until SIGTERM or SIGINT, then lets transfers under way finish; a second signal exits
+    /// at once.
+    ///
+    /// When ready, prints one line on stdout: `ready http=<address> admin=<path of the socket>`.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
     /// Owners: whom devices, keys and releases belong to
@@ -46,9 +52,20 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = RELEASE_EXAMPLES)]
     Release(Release),
     /// Publish a firmware image, or a directory of files, for one device or for all of an owner's
+    ///
+    /// Checks the firmware, copies it into the data directory and offers it from the next check-in
+    /// on. A reader sees the release before or after, never a mixture.
+    ///
+    /// PATH is an image for arduino, platformio, pine64, mongoose and mongooseos, or a directory
+    /// with `firmware.bin` in it (mongoose: `fw.zip`); for nodemcu, micropython and python it is a
+    /// source file or a directory of them.
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(Publish),
     /// Publish the builds of a THiNX deploy directory: DIR/OWNER/UDID/build.json
+    ///
+    /// Reads DIR/OWNER/UDID/build.json and the firmware beside it, as THiNX deploys them, and
+    /// publishes each build for its device. What is published already is left alone, so it may be
+    /// run again at any time.
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(Import),
     /// Play the whole story in a temporary directory: a server, and a device that updates itself
@@ -56,15 +73,12 @@ pub(crate) enum Command {
     Demo,
 }
 
-/// Runs until SIGTERM or SIGINT, then lets transfers under way finish; a second signal exits at
-/// once.
-///
-/// When ready, prints one line on stdout: `ready http=<address> admin=<path of the socket>`.
+/// What `serve` takes.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
     /// Where devices connect; port 0 takes any free one [default: 0.0.0.0:7442]
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<std::net::SocketAddr>,
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) listen: Option<SocketAddr>,
     /// Threads that serve devices; 0 for one per core [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<usize>,
@@ -225,12 +239,7 @@ pub(crate) enum Release {
     },
 }
 
-/// Checks the firmware, copies it into the data directory and offers it from the next check-in
-/// on. A reader sees the release before or after, never a mixture.
-///
-/// PATH is an image (for arduino, platformio, pine64 and the like), or a directory: with
-/// `firmware.bin` in it for those platforms, with the source files for nodemcu, micropython,
-/// python, mongoose and mongooseos.
+/// What `publish` takes.
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("target").required(true))]
 pub(crate) struct Publish {
@@ -256,9 +265,7 @@ pub(crate) struct Publish {
     pub(crate) env_hash: Option<String>,
 }
 
-/// Reads DIR/OWNER/UDID/build.json and the firmware beside it, as THiNX deploys them, and
-/// publishes each build for its device. What is published already is left alone, so it may be
-/// run again at any time.
+/// What `import` takes.
 #[derive(Args, Debug)]
 pub(crate) struct Import {
     /// The deploy directory
@@ -270,6 +277,14 @@ pub(crate) struct Import {
     #[arg(long, value_name = "MS", default_value_t = 1000, requires = "watch",
           value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub(crate) quiet_ms: u64,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an address is a number and a port, such as 0.0.0.0:7442 or [::]:7442; names are not \
+         looked up"
+            .to_owned()
+    })
 }
 
 fn owner_id(text: &str) -> Result<OwnerId, String> {

@@ -237,7 +237,12 @@ fn locked(data: &Path, pid: Option<u32>, socket: &Path, unreachable: &io::Error)
         data.display(),
         socket.display()
     );
-    Failure::conflict(error).hint("wait for it to end, or stop it, and try again")
+    Failure::conflict(error).hint(if unreachable.kind() == io::ErrorKind::InvalidInput {
+        "the path is too long for a socket: give --data as the server was given it, such as a \
+         relative path or a symbolic link"
+    } else {
+        "wait for it to end, or stop it, and try again"
+    })
 }
 
 /// How long a lock that nobody answers for is waited for.

@@ -54,6 +54,7 @@ pub(crate) fn key(data: &Path, command: &Key, output: Output) -> Result<(), Fail
         }
         Key::List { owner } => {
             let keys: Vec<KeyEntry> = client.get(&format!("/keys{}", query(*owner, None)))?;
+            doubt(&client, *owner, keys.is_empty(), output)?;
             output.list(&keys, &["HASH", "ALIAS", "CREATED", "OWNER"], |entry| {
                 vec![
                     entry.hash.clone(),
@@ -95,6 +96,13 @@ pub(crate) fn token(data: &Path, command: &Token, output: Output) -> Result<(), 
         Token::Issue { device } => {
             let wanted = TokenWanted { udid: device.to_string() };
             let issued: TokenIssued = client.post("/tokens", &wanted)?;
+            let entry: DeviceEntry = client.get(&format!("/devices/{device}"))?;
+            if entry.newest.is_none() {
+                output.note(
+                    "warning: nothing is published for this device; the token is for what is the \
+                     newest when it is first used",
+                );
+            }
             output.show(&issued, |issued| {
                 pairs(&[
                     ("ott", issued.ott.clone()),
@@ -121,7 +129,9 @@ pub(crate) fn release(data: &Path, command: &Release, output: Output) -> Result<
         Release::List { owner, device } => {
             let releases: Vec<ReleaseEntry> =
                 client.get(&format!("/releases{}", query(*owner, *device)))?;
-            let heads = ["RELEASE", "VERSION", "PLATFORM", "SIZE", "FOR", "PUBLISHED", "STATE"];
+            doubt(&client, *owner, releases.is_empty(), output)?;
+            let heads =
+                ["RELEASE", "VERSION", "PLATFORM", "SIZE", "FOR", "PUBLISHED", "STATE", "OWNER"];
             output.list(&releases, &heads, |entry| {
                 vec![
                     entry.release.clone(),
@@ -134,6 +144,7 @@ pub(crate) fn release(data: &Path, command: &Release, output: Output) -> Result<
                         || "offered".to_owned(),
                         |at| format!("withdrawn {}", time(at)),
                     ),
+                    entry.owner.clone(),
                 ]
             })
         }
@@ -162,6 +173,7 @@ fn list_devices(client: &Client, owner: Option<OwnerId>, output: Output) -> Resu
             break;
         }
     }
+    doubt(client, owner, devices.is_empty(), output)?;
     let heads = ["UDID", "ALIAS", "PLATFORM", "VERSION", "AUTO-UPDATE", "LAST SEEN", "OWNER"];
     output.list(&devices, &heads, |entry| {
         vec![
@@ -174,6 +186,23 @@ fn list_devices(client: &Client, owner: Option<OwnerId>, output: Output) -> Resu
             entry.owner.clone(),
         ]
     })
+}
+
+/// Nothing of an owner may mean that there is no such owner: says so beside the empty list.
+fn doubt(
+    client: &Client,
+    owner: Option<OwnerId>,
+    empty: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let Some(owner) = owner.filter(|_| empty) else { return Ok(()) };
+    let owners: Vec<OwnerEntry> = client.get("/owners")?;
+    if !owners.iter().any(|entry| entry.owner == owner.as_str()) {
+        output.note(&format!(
+            "warning: there is no owner {owner}; `otter owner list` shows those that exist"
+        ));
+    }
+    Ok(())
 }
 
 fn describe(entry: &DeviceEntry) -> String {

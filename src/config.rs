@@ -81,7 +81,8 @@ impl Settings {
 
     /// Settings for a command that works on a stopped server's data directory.
     pub(crate) fn for_command(data: &Path) -> Result<Self, Failure> {
-        Self::load(data, &Flags::default())
+        let config = std::env::var_os(ENV_CONFIG).filter(|path| !path.is_empty());
+        Self::load(data, &Flags { config: config.map(PathBuf::from), ..Flags::default() })
     }
 
     /// The core's settings.
@@ -200,17 +201,50 @@ impl Settings {
         if self.headers_max > HEADERS_MOST {
             return Err(invalid("headers_max", &format!("must be at most {HEADERS_MOST}")));
         }
-        let Some(url) = &self.public_url else { return Ok(()) };
-        let scheme = url.starts_with("http://") || url.starts_with("https://");
-        if !scheme || url.ends_with('/') || url.len() > PUBLIC_URL_BYTES_MAX {
-            let rule = format!(
-                "must start with http:// or https://, end without /, and have at most \
-                 {PUBLIC_URL_BYTES_MAX} bytes"
-            );
-            return Err(invalid("public_url", &rule));
+        self.check_times()?;
+        match &self.public_url {
+            Some(url) if !is_origin(url) || url.len() > PUBLIC_URL_BYTES_MAX => {
+                let rule = format!(
+                    "must be http:// or https:// with a host and perhaps a port, without a final \
+                     /, and have at most {PUBLIC_URL_BYTES_MAX} bytes"
+                );
+                Err(invalid("public_url", &rule))
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
+
+    /// Times that are added to the present must not leave what a clock can hold.
+    fn check_times(&self) -> Result<(), Failure> {
+        let (s, ms) = (TIME_S_MAX, TIME_S_MAX * 1000);
+        let times = [
+            ("drain_timeout_s", self.drain_timeout_s, s),
+            ("idle_timeout_s", self.idle_timeout_s, s),
+            ("head_timeout_s", self.head_timeout_s, s),
+            ("body_timeout_s", self.body_timeout_s, s),
+            ("answer_timeout_ms", self.answer_timeout_ms, ms),
+            ("send_window_s", self.send_window_s, s),
+            ("transfer_timeout_s", self.transfer_timeout_s, s),
+            ("linger_timeout_ms", self.linger_timeout_ms, ms),
+            ("seen_resolution_s", self.seen_resolution_s, s),
+            ("token_unused_s", self.token_unused_s, s),
+            ("token_used_s", self.token_used_s, s),
+            ("failure_backoff_s", self.failure_backoff_s, s),
+        ];
+        match times.iter().find(|(_, value, most)| value > most) {
+            Some((key, _, most)) => {
+                Err(invalid(key, &format!("must be at most {most}: ten years")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Is it a scheme and an authority, harmless in the replies that old libraries cut apart?
+fn is_origin(url: &str) -> bool {
+    let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
+    authority.is_some_and(|authority| !authority.is_empty() && authority.bytes().all(fits))
 }
 
 /// Environment variables that look like settings and are none, for a warning at start.
@@ -320,12 +354,8 @@ fn file(data: &Path, flags: &Flags) -> Result<Figment, Failure> {
 }
 
 fn explain(error: &Error) -> Failure {
-    let place = error.metadata.as_ref().map_or_else(String::new, |metadata| {
-        metadata
-            .source
-            .as_ref()
-            .map_or_else(|| format!(" in {}", metadata.name), |source| format!(" in {source}"))
-    });
+    let source = error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref());
+    let place = source.map_or_else(String::new, |source| format!(" in {source}"));
     if let Kind::UnknownField(key, _) = &error.kind {
         let failure = Failure::usage(format!("unknown key `{key}`{place}"));
         return failure.hint(match nearest(key) {
@@ -333,9 +363,48 @@ fn explain(error: &Error) -> Failure {
             None => "docs/configuration.md lists all keys".to_owned(),
         });
     }
-    let key = error.path.last().map_or_else(String::new, |key| format!("`{key}`: "));
-    Failure::usage(format!("{key}{}{place}", error.kind))
+    let key = match error.path.last() {
+        // Only the environment has no file to name.
+        Some(key) if source.is_none() => {
+            format!("`{ENV_PREFIX}{}`: ", key.to_ascii_uppercase())
+        }
+        Some(key) => format!("`{key}`: "),
+        None => String::new(),
+    };
+    Failure::usage(format!("{key}{}{place}", reason(&error.kind)))
         .hint("docs/configuration.md lists all keys with their units")
+}
+
+/// What is wrong with a value, in the words of who wrote it.
+fn reason(kind: &Kind) -> String {
+    match kind {
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!("found {found}, expected {}", expectation(expected))
+        }
+        Kind::UnknownVariant(found, known) => {
+            format!("found `{found}`, expected one of {}", known.join(", "))
+        }
+        Kind::Message(_)
+        | Kind::InvalidLength(..)
+        | Kind::UnknownField(..)
+        | Kind::MissingField(_)
+        | Kind::DuplicateField(_)
+        | Kind::ISizeOutOfRange(_)
+        | Kind::USizeOutOfRange(_)
+        | Kind::Unsupported(_)
+        | Kind::UnsupportedKey(..) => kind.to_string(),
+    }
+}
+
+/// The name of a type, for who knows TOML and not Rust.
+fn expectation(type_name: &str) -> &str {
+    match type_name {
+        "a boolean" | "bool" => "true or false",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i32" => {
+            "a whole number in its range, without quotes or a unit"
+        }
+        other => other,
+    }
 }
 
 fn invalid(key: &str, rule: &str) -> Failure {
@@ -366,12 +435,16 @@ fn millis(duration: Duration) -> u64 {
 }
 
 const ENV_PREFIX: &str = "OTTER_";
+/// The variable that names the configuration file.
+const ENV_CONFIG: &str = "OTTER_CONFIG";
 /// Variables of ours that are no settings, without the prefix.
 const ENV_OTHERS: [&str; 3] = ["DATA", "CONFIG", "LOG"];
 /// The configuration file inside the data directory.
 const FILE_NAME: &str = "otter.toml";
 /// [`Config::headers_max`] cannot be more.
 const HEADERS_MOST: usize = 64;
+/// The longest time that a setting may be: ten years.
+const TIME_S_MAX: u64 = 10 * 365 * 86_400;
 /// [`Config::public_url`] may not be longer.
 const PUBLIC_URL_BYTES_MAX: usize = 64;
 
@@ -456,17 +529,38 @@ mod tests {
     fn mistakes_are_named() {
         for (text, words) in [
             ("idle_timeout = 5", ["unknown key `idle_timeout`", "did you mean `idle_timeout_s`"]),
-            ("idle_timeout_s = \"5 s\"", ["`idle_timeout_s`", "otter.toml"]),
+            ("idle_timeout_s = \"5 s\"", ["`idle_timeout_s`: found string", "in its range"]),
+            ("idle_timeout_s = -1", ["`idle_timeout_s`: found", "in its range"]),
+            ("offers_max = 256", ["`offers_max`: found", "in its range"]),
+            ("port_shared = 1", ["`port_shared`", "true or false"]),
+            ("workers = 1.5", ["`workers`: found", "otter.toml"]),
             ("idle_timeout_s = 0", ["`idle_timeout_s`", "more than 0"]),
             ("headers_max = 65", ["`headers_max`", "at most 64"]),
             ("public_url = \"ftp://x\"", ["`public_url`", "http://"]),
-            ("status_mode = \"odd\"", ["`status_mode`", "odd"]),
+            ("public_url = \"http://x/y\"", ["`public_url`", "host"]),
+            ("public_url = \"http://x\\\"\"", ["`public_url`", "host"]),
+            ("public_url = \"http://\"", ["`public_url`", "host"]),
+            ("status_mode = \"odd\"", ["found `odd`", "one of thinx, http"]),
             ("listen = \"7442\"", ["`listen`", "otter.toml"]),
         ] {
             let failure = from_file(text).expect_err(text).to_string();
             for word in words {
                 assert!(failure.contains(word), "{text}: {failure}");
             }
+        }
+    }
+
+    #[test]
+    fn no_time_leaves_what_a_clock_can_hold() {
+        for key in keys() {
+            let most = match key.rsplit_once('_') {
+                Some((_, "s")) if key != "retry_after_s" => TIME_S_MAX,
+                Some((_, "ms")) => TIME_S_MAX * 1000,
+                Some(_) | None => continue,
+            };
+            assert!(from_file(&format!("{key} = {most}")).is_ok(), "{key}");
+            let failure = from_file(&format!("{key} = {}", most + 1)).expect_err(&key).to_string();
+            assert!(failure.contains(&key) && failure.contains("ten years"), "{failure}");
         }
     }
 

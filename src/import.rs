@@ -23,7 +23,7 @@ pub(crate) fn run(data: &Path, args: &cli::Import, output: Output) -> Result<Exi
         return watch::run(data, args, &root, output);
     }
     let mut importer = Importer::open(data, output)?;
-    let mut failed = false;
+    let (mut failed, mut found) = (false, false);
     for place in deploy::places(&root)? {
         let line = place.and_then(|place| match deploy::read(&root, &place) {
             Ok(Some(build)) => match importer.publish(&root, &place, build) {
@@ -42,9 +42,16 @@ pub(crate) fn run(data: &Path, args: &cli::Import, output: Output) -> Result<Exi
             Err(failure) => Some(Line::nameless(&failure)),
         };
         if let Some(line) = line {
+            found = true;
             failed |= line.result == FAILED;
             line.print(output)?;
         }
+    }
+    if !found {
+        output.note(&format!(
+            "nothing to import: there is no OWNER/UDID/build.json in {}",
+            args.dir.display()
+        ));
     }
     Ok(ExitCode::from(u8::from(failed)))
 }

@@ -34,7 +34,10 @@ mod vet;
 mod watch;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     let output = Output::new(cli.json);
     match run(&cli, output) {
         Ok(code) => code,
@@ -43,6 +46,25 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Shows help or a mistake in the arguments: in JSON if they ask for that, whatever else they say.
+fn explain(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if !json || !error.use_stderr() {
+        // There is nobody left to tell if this cannot be written.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+    }
+    let text = error.to_string();
+    // Only the first paragraph says what is wrong.
+    let said = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = said.split_whitespace().collect();
+    let words = words.join(" ");
+    let failure = Failure::usage(words.strip_prefix("error: ").unwrap_or(&words))
+        .hint("`--help` after the command says what it takes");
+    Output::new(true).failure(&failure);
+    failure.exit_code()
 }
 
 fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {

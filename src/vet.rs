@@ -1,7 +1,7 @@
 //! Is it fit to be published? The rules for images, bundles and their labels (docs/wire.md 5 and
 //! 6).
 
-use otter_protocol::{Kind, Offer};
+use otter_protocol::{Alias, Kind, Offer};
 
 use crate::failure::Failure;
 
@@ -52,7 +52,13 @@ pub(crate) fn platform(text: &str) -> Result<&'static Platform, Failure> {
 
 /// Checks a version.
 pub(crate) fn version(text: &str) -> Result<(), Failure> {
-    label("version", text, Offer::VERSION_BYTES_MAX)
+    label("version", text, Offer::VERSION_BYTES_MAX)?;
+    if Alias::clean(text).is_some_and(|clean| clean.as_str() == text) {
+        return Ok(());
+    }
+    // The rules for an alias (docs/wire.md 2.2), which the store insists on.
+    Err(Failure::usage(format!("devices would misunderstand the version `{text}`"))
+        .hint("leave out blanks around it, and words of the protocol such as `registration`"))
 }
 
 /// Checks the hash of an environment, or the id of a build.
@@ -73,19 +79,28 @@ pub(crate) fn content(
         (Kind::Bundle, Form::Image { .. }) => {
             Err(Failure::failed(format!("{} devices take an image, not files", platform.name)))
         }
-        (Kind::Image, form) => image(platform.name, form, beginning, size),
+        (Kind::Image, Form::Files { header, extension }) => {
+            let error = format!("{} devices take text files, not an image", platform.name);
+            let hint = format!("give a directory with {header} and *.{extension} in it");
+            Err(Failure::failed(error).hint(hint))
+        }
+        (Kind::Image, Form::Image { beginnings, .. }) => {
+            image(platform.name, beginnings, beginning, size)
+        }
     }
 }
 
-fn image(name: &str, form: &Form, beginning: &[u8], size: u64) -> Result<Option<String>, Failure> {
+fn image(
+    name: &str,
+    beginnings: &[&[u8]],
+    beginning: &[u8],
+    size: u64,
+) -> Result<Option<String>, Failure> {
     if size < IMAGE_BYTES_MIN {
         let error = format!("the image has {size} bytes; the least is {IMAGE_BYTES_MIN}");
         return Err(Failure::failed(error).hint("is it the file that the build left?"));
     }
-    if let Form::Image { beginnings, .. } = form
-        && !beginnings.is_empty()
-        && !beginnings.iter().any(|start| beginning.starts_with(start))
-    {
+    if !beginnings.is_empty() && !beginnings.iter().any(|start| beginning.starts_with(start)) {
         let found: Vec<_> = beginning.iter().take(2).map(|b| format!("{b:02X}")).collect();
         let error = format!("this is no {name} image: it begins with {}", found.join(" "));
         let hint = "E9 begins an image for ESP chips, 1F 8B one compressed by gzip; give the .bin \
@@ -165,7 +180,7 @@ mod tests {
             assert_eq!(version(text), Ok(()));
         }
         let long = "1".repeat(Offer::VERSION_BYTES_MAX + 1);
-        for text in ["", " ", "1\"2", "1\\2", "1}}", "1\n", &long] {
+        for text in ["", " ", " 1", "registration", "1\"2", "1\\2", "1}}", "1\n", &long] {
             assert!(version(text).is_err(), "{text:?}");
         }
     }
@@ -183,6 +198,8 @@ mod tests {
         let error = check("platformio", &[0x7F, 0x45], 10_000).expect_err("an ELF file");
         assert!(error.error.contains("7F 45"), "{error}");
         assert!(content(platform("arduino").expect("known"), Kind::Bundle, b"{", 100).is_err());
+        let error = check("nodemcu", &[0xE9], 20_000).expect_err("an image");
+        assert!(error.to_string().contains("*.lua"), "{error}");
         assert_eq!(content(platform("nodemcu").expect("known"), Kind::Bundle, b"{", 100), Ok(None));
     }
 }

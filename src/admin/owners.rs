@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use otter_protocol::id::bytes_from_hex;
-use otter_store::KeyRow;
+use otter_store::{KeyRow, OperatorError};
 use serde::Deserialize;
 
 use super::{Admin, Params, Wanted, ask, hex, owner_from};
@@ -77,7 +77,13 @@ pub(super) async fn revoke_key(
     let Some(hash) = bytes_from_hex(hash.as_bytes()) else {
         return Err(Failure::usage("a key's hash is 64 lower-case hexadecimal digits"));
     };
-    let row = ask(&admin, move |admin| Ok(admin.operator.revoke_key(&hash)?)).await?;
+    let row = ask(&admin, move |admin| match admin.operator.revoke_key(&hash) {
+        Err(error @ OperatorError::NotFound { .. }) => {
+            Err(Failure::from(error).hint("it goes by the key's hash, not by the key itself"))
+        }
+        revoked => Ok(revoked?),
+    })
+    .await?;
     Ok(Json(entry(row)))
 }
 

@@ -98,8 +98,8 @@ async fn publish_body(
             .hint("`image_bytes_max` in docs/configuration.md is the limit for images"));
     }
     let (sender, incoming) = Incoming::new();
-    let sha256 = wanted.sha256.clone();
-    let task = ask(admin, move |admin| admin.receive(release, incoming, bytes_max, sha256));
+    let wanted = wanted.clone();
+    let task = ask(admin, move |admin| admin.receive(release, incoming, bytes_max, &wanted));
     let (sent, published) = tokio::join!(forward(body, sender), task);
     sent.and(published)
 }
@@ -126,10 +126,16 @@ async fn check(admin: &Arc<Admin>, wanted: &ReleaseWanted) -> Result<NewRelease,
     };
     if let (Target::Device(device), false) = (target, wanted.unregistered.unwrap_or_default()) {
         let row = ask(admin, move |admin| Ok(admin.operator.device(device)?)).await?;
-        if row.is_none_or(|row| row.owner != owner) {
+        let Some(row) = row else {
             let hint = "let the device check in first; `otter import` publishes for devices that \
                         have not";
-            return Err(Failure { hint: Some(hint.to_owned()), ..no_device(device) });
+            return Err(no_device(device).hint(hint));
+        };
+        if row.owner != owner {
+            let error = format!("the device {device} belongs to another owner");
+            return Err(
+                Failure::conflict(error).hint("publish for that one: `otter device show` names it")
+            );
         }
     }
     Ok(NewRelease {
@@ -150,7 +156,7 @@ impl Admin {
         release: NewRelease,
         mut incoming: Incoming,
         bytes_max: u64,
-        sha256: Option<String>,
+        wanted: &ReleaseWanted,
     ) -> Result<Published, Failure> {
         let platform = vet::platform(&release.platform)?;
         let staged = match release.kind {
@@ -167,15 +173,22 @@ impl Admin {
         };
         let kind = release.kind;
         let odd = vet::content(platform, kind, staged.first_bytes(), staged.size())?;
-        if sha256.is_some_and(|wanted| wanted != hex(&staged.sha256())) {
+        if wanted.sha256.as_ref().is_some_and(|sha256| *sha256 != hex(&staged.sha256())) {
             let error = "the bytes that arrived are not those that were announced";
             return Err(Failure::conflict(error).hint("the file changed meanwhile: try again"));
         }
+        let mut warnings: Vec<_> = odd.into_iter().collect();
+        // An import knows by itself what it did before, and may be of very many.
+        if !wanted.unregistered.unwrap_or_default() {
+            warnings.extend(self.doubts(&release, &staged.sha256())?);
+        }
         let published = self.operator.publish(release, staged, &is_update)?;
         let offer = published.offer;
-        let incomparable = parse_version(&offer.version).is_none().then(|| {
-            format!("no device updates to `{}` by itself: it cannot be compared", offer.version)
-        });
+        if parse_version(&offer.version).is_none() {
+            let version = &offer.version;
+            warnings
+                .push(format!("no device updates to `{version}` by itself: it cannot be compared"));
+        }
         Ok(Published {
             release: offer.release.to_string(),
             version: offer.version.to_string(),
@@ -185,9 +198,39 @@ impl Admin {
             md5: hex(&offer.md5),
             devices: published.devices,
             waiting: published.waiting,
-            warnings: odd.into_iter().chain(incomparable).collect(),
+            warnings,
         })
     }
+
+    /// What an operator may not have meant, though it can be done.
+    fn doubts(&self, release: &NewRelease, sha256: &[u8; 32]) -> Result<Vec<String>, Failure> {
+        let mut doubts = Vec::new();
+        let mut rows = self.operator.releases(Some(&release.owner)).into_iter().rev();
+        let same = rows.find(|row| row.target == release.target).filter(|row| {
+            row.withdrawn.is_none()
+                && row.offer.sha256 == *sha256
+                && *row.offer.version == *release.version
+                && *row.offer.platform == *release.platform
+                && row.offer.env_hash.as_deref() == release.env_hash.as_deref()
+        });
+        if let Some(row) = same {
+            doubts.push(format!("the release before, {}, is the same", row.offer.release));
+        }
+        if let Target::Device(device) = release.target
+            && let Some(row) = self.operator.device(device)?
+            && let Some(reported) = row.platform
+            && family(&reported) != family(&release.platform)
+        {
+            let platform = &release.platform;
+            doubts.push(format!("the device reports the platform {reported}, not {platform}"));
+        }
+        Ok(doubts)
+    }
+}
+
+/// The part of a platform that devices and releases are compared by.
+fn family(platform: &str) -> &str {
+    platform.split(':').next().unwrap_or_default()
 }
 
 /// Hands the body to the thread that stores it.
@@ -271,7 +314,7 @@ fn entry(row: ReleaseRow) -> ReleaseEntry {
 }
 
 fn same_platform(device: &str, offer: &Offer) -> bool {
-    *device == *offer.platform || device.split(':').next() == Some(&*offer.platform)
+    *device == *offer.platform || *family(device) == *offer.platform
 }
 
 /// What ends a body on its way to the thread that stores it; no other frame is empty.

@@ -56,6 +56,9 @@ fn keys_are_made_listed_and_revoked() {
         assert!(!listed.to_string().contains(&text(&made, "key")), "keys are not listed");
         assert_eq!(data.json(&["key", "revoke", &hash])["hash"], hash.as_str());
         assert!(!members(&data.json(&["key", "list"]), "hash").contains(&hash));
+        let swapped = data.run(&["key", "revoke", &text(&made, "key")]);
+        assert_eq!(swapped.code, 3, "{}", swapped.stderr);
+        assert!(swapped.stderr.contains("not by the key itself"), "{}", swapped.stderr);
         assert_eq!(data.run(&["key", "revoke", &hash]).code, 3);
         let nobody = data.run(&["key", "create", "--owner", &"0".repeat(64)]);
         assert_eq!(nobody.code, 3, "{}", nobody.stderr);
@@ -80,10 +83,15 @@ fn devices() {
         assert_eq!(shown["auto_update"], false);
         assert!(shown["last_seen"].as_u64().is_some_and(|seen| seen > 1_700_000_000), "{shown}");
         assert_eq!(data.json(&["device", "list"])[0], shown);
-        assert_eq!(
-            data.json(&["device", "list", "--owner", &"0".repeat(64)]),
-            Value::Array(vec![])
-        );
+        let nobody = "0".repeat(64);
+        assert_eq!(data.json(&["device", "list", "--owner", &nobody]), Value::Array(vec![]));
+        for kind in ["device", "key", "release"] {
+            let ran = data.run(&[kind, "list", "--owner", &nobody]);
+            assert_eq!(ran.code, 0, "{}", ran.stderr);
+            assert!(ran.stderr.contains(&format!("no owner {nobody}")), "{}", ran.stderr);
+            let ran = data.run(&[kind, "list", "--owner", &device.owner]);
+            assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        }
 
         let set = ["device", "set", &device.udid, "--auto-update", "on", "--alias", "green{house"];
         let set = data.json(&set);
@@ -107,6 +115,9 @@ fn devices() {
 #[test]
 fn tokens() {
     running_and_stopped(|data, device| {
+        let early = data.run(&["token", "issue", "--device", &device.udid]);
+        assert_eq!(early.code, 0, "{}", early.stderr);
+        assert!(early.stderr.contains("nothing is published"), "{}", early.stderr);
         let issued = data.json(&["token", "issue", "--device", &device.udid]);
         assert_eq!(keys(&issued), ["expires", "ott", "path"]);
         let ott = text(&issued, "ott");
@@ -145,6 +156,8 @@ fn releases() {
         assert_eq!(listed[0]["device"], device.udid.as_str());
         assert_eq!(listed[0]["withdrawn"], Value::Null);
         assert_eq!(data.json(&["release", "list", "--device", &device.udid]), listed);
+        let shown = data.run(&["release", "list"]).stdout;
+        assert!(shown.trim_end().ends_with(&device.owner), "whose it is: {shown}");
         assert_eq!(data.json(&["device", "show", &device.udid])["newest"]["version"], "1.1.0");
 
         assert!(data.json(&["release", "withdraw", &release])["withdrawn"].is_u64());

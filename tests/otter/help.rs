@@ -47,10 +47,44 @@ fn wrong_usage_is_code_2_and_says_what_is_wrong() {
         (&["device", "show", "short"], "36 characters"),
         (&["device", "set", "5ccf7fee-1337-4000-8000-000000000001"], "--auto-update"),
         (&["token", "revoke", "abc"], "64 lower-case"),
-        (&["serve", "--listen", "7442"], "7442"),
+        (&["serve", "--listen", "7442"], "such as 0.0.0.0:7442"),
     ] {
         let ran = data.run(args);
         assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(words), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn wrong_usage_is_json_for_machines() {
+    let data = Data::new();
+    for (args, words) in [
+        (&["--json", "nonsense"][..], "nonsense"),
+        (&["key", "revoke", "short", "--json"], "64 lower-case"),
+        (&["--json", "publish"], "--owner <OWNER>"),
+    ] {
+        let ran = data.run(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{args:?}: {}", ran.stderr);
+        let failure: serde_json::Value = serde_json::from_str(&ran.stderr).expect("JSON");
+        let error = failure["error"].as_str().expect("a text");
+        assert!(error.contains(words) && !error.starts_with("error"), "{args:?}: {failure}");
+        assert!(failure["hint"].as_str().is_some_and(|hint| hint.contains("--help")), "{failure}");
+    }
+    let help = data.run(&["--json", "publish", "--help"]);
+    assert_eq!(help.code, 0);
+    assert!(help.stdout.contains("Usage: "), "help is for people: {}", help.stdout);
+}
+
+#[test]
+fn long_help_explains() {
+    let data = Data::new();
+    for (command, words) in [
+        ("serve", "ready http="),
+        ("publish", "mongooseos, or a directory"),
+        ("import", "may be run again"),
+    ] {
+        let ran = data.run(&[command, "--help"]);
+        let text = ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(words), "{command}: {}", ran.stdout);
     }
 }

@@ -194,3 +194,15 @@ fn results(lines: &[Value]) -> Vec<&str> {
 fn mkfifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
 }
+
+#[test]
+fn a_tree_without_builds_is_said_to_be_one() {
+    let data = Data::new();
+    let tree = Tree::new(&data);
+    let udid = "5ccf7fee-1337-4000-8000-000000000001";
+    let place = tree.build(&"a1".repeat(32), udid, "1.0.0", &image(20_000, 0));
+    let too_deep = place.parent().expect("the owner's").display().to_string();
+    let ran = data.run(&["import", &too_deep]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no OWNER/UDID/build.json in"), "{}", ran.stderr);
+}

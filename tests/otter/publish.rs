@@ -107,11 +107,13 @@ fn what_is_not_fit_is_refused_and_nothing_is_published() {
         (&short, "1.1.0", "arduino", 1, "999 bytes"),
         (&absent, "1.1.0", "arduino", 3, "absent.bin"),
         (&fifo, "1.1.0", "arduino", 1, "FIFO"),
+        (&good, "1.1.0", "nodemcu", 1, "not an image"),
         (&good, "1.1.0", "esp32", 2, "arduino"),
         (&good, "1.1.0", "nodejs", 2, "git"),
         (&good, "1.1.0", "sigfox", 2, "downlink"),
         (&good, "1.\"0", "arduino", 2, "quote"),
         (&good, &long, "arduino", 2, "97 bytes"),
+        (&good, " 1.1.0", "arduino", 2, "blanks around it"),
     ] {
         let ran = stage.data.run(&stage.args(path, version, platform));
         assert_eq!(ran.code, code, "{path} {version} {platform}: {}", ran.stderr);
@@ -132,7 +134,34 @@ fn what_is_not_fit_is_refused_and_nothing_is_published() {
     let ran = stage.data.run(&unknown);
     assert_eq!(ran.code, 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("check in first"), "{}", ran.stderr);
+    let other = text(&stage.data.json(&["owner", "create"]), "owner");
+    let mut foreign = unknown;
+    (foreign[3], foreign[5]) = (&other, &stage.device.udid);
+    let ran = stage.data.run(&foreign);
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("belongs to another owner"), "{}", ran.stderr);
     assert_eq!(stage.data.json(&["release", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn what_is_not_meant_perhaps_is_warned_of() {
+    let stage = Stage::new();
+    let path = stage.file("app.bin", &image(20_000, 0));
+    let once = stage.data.run(&stage.args(&path, "1.1.0", "arduino"));
+    assert_eq!((once.code, once.stderr.as_str()), (0, ""));
+    let first = text(&stage.data.json(&["release", "list"])[0], "release");
+    let twice = stage.data.run(&stage.args(&path, "1.1.0", "arduino"));
+    assert_eq!(twice.code, 0);
+    assert!(twice.stderr.contains(&format!("{first}, is the same")), "{}", twice.stderr);
+    let later = stage.data.run(&stage.args(&path, "1.1.1", "arduino"));
+    assert_eq!((later.code, later.stderr.as_str()), (0, ""));
+
+    let mut args = stage.args(&path, "1.2.0", "pine64");
+    args.retain(|arg| *arg != "--all");
+    args.extend(["--device", &stage.device.udid]);
+    let odd = stage.data.run(&args);
+    assert_eq!(odd.code, 0, "{}", odd.stderr);
+    assert!(odd.stderr.contains("reports the platform arduino, not pine64"), "{}", odd.stderr);
 }
 
 #[test]
@@ -156,6 +185,12 @@ fn the_limit_is_the_servers() {
     let stopped = server.stop();
     assert!(stopped.status.success());
     assert_eq!(data.run(&args).code, 1, "the same with the server stopped");
+    let elsewhere = data.beside("elsewhere.toml");
+    std::fs::write(&elsewhere, "image_bytes_max = 1500").expect("written");
+    let mut named = crate::program::command(&data.path());
+    let named = named.args(args).env("OTTER_CONFIG", &elsewhere).output().expect("it runs");
+    let stderr = String::from_utf8_lossy(&named.stderr);
+    assert!(stderr.contains("the most is 1500"), "{stderr}");
 }
 
 #[test]

@@ -46,6 +46,14 @@ fn wrong_configuration_is_named() {
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("unknown key `idle_timeout`"), "{}", ran.stderr);
     assert!(ran.stderr.contains("idle_timeout_s"), "{}", ran.stderr);
+    let wrong = crate::program::command(&data.path())
+        .args(["serve"])
+        .env("OTTER_IDLE_TIMEOUT_S", "75s")
+        .output()
+        .expect("the program runs");
+    assert_eq!(wrong.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&wrong.stderr);
+    assert!(stderr.contains("`OTTER_IDLE_TIMEOUT_S`: found string \"75s\""), "{stderr}");
     let ran = data.run(&["serve", "--config", "/nowhere.toml"]);
     assert_eq!(ran.code, 3, "{}", ran.stderr);
 }
@@ -83,6 +91,17 @@ fn a_path_too_long_for_a_socket_is_named() {
     let ran = data.run(&["serve", "--listen", "127.0.0.1:0", "--data", &deep]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("too long by"), "{}", ran.stderr);
+
+    let link = data.beside("short");
+    std::fs::create_dir(&deep).expect("made");
+    std::os::unix::fs::symlink(&deep, &link).expect("linked");
+    let link = link.display().to_string();
+    let server = data.serve_with(&["--data", &link], &[]);
+    assert_eq!(data.run(&["owner", "list", "--data", &link]).code, 0);
+    let ran = data.run(&["owner", "list", "--data", &deep]);
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("as the server was given it"), "{}", ran.stderr);
+    assert!(server.stop().status.success());
 }
 
 #[test]
