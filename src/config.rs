@@ -197,6 +197,7 @@ impl Settings {
                 return Err(invalid(key, "must be more than 0"));
             }
         }
+        self.check_durations()?;
         if self.headers_max > HEADERS_MOST {
             return Err(invalid("headers_max", &format!("must be at most {HEADERS_MOST}")));
         }
@@ -210,6 +211,32 @@ impl Settings {
             return Err(invalid("public_url", &rule));
         }
         Ok(())
+    }
+
+    /// Deadlines are added to clocks, which end.
+    fn check_durations(&self) -> Result<(), Failure> {
+        let seconds = [
+            ("drain_timeout_s", self.drain_timeout_s),
+            ("idle_timeout_s", self.idle_timeout_s),
+            ("head_timeout_s", self.head_timeout_s),
+            ("body_timeout_s", self.body_timeout_s),
+            ("send_window_s", self.send_window_s),
+            ("transfer_timeout_s", self.transfer_timeout_s),
+            ("seen_resolution_s", self.seen_resolution_s),
+            ("token_unused_s", self.token_unused_s),
+            ("token_used_s", self.token_used_s),
+            ("failure_backoff_s", self.failure_backoff_s),
+        ];
+        let milliseconds = [
+            ("answer_timeout_ms", self.answer_timeout_ms),
+            ("linger_timeout_ms", self.linger_timeout_ms),
+        ];
+        let seconds = seconds.map(|(key, value)| (key, value, DURATION_MOST_S));
+        let milliseconds = milliseconds.map(|(key, value)| (key, value, DURATION_MOST_S * 1000));
+        match seconds.iter().chain(&milliseconds).find(|(_, value, most)| value > most) {
+            Some((key, _, most)) => Err(invalid(key, &format!("must be at most {most}"))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -370,6 +397,8 @@ const ENV_PREFIX: &str = "OTTER_";
 const ENV_OTHERS: [&str; 3] = ["DATA", "CONFIG", "LOG"];
 /// The configuration file inside the data directory.
 const FILE_NAME: &str = "otter.toml";
+/// A hundred years: for ever, and no clock ends by then.
+const DURATION_MOST_S: u64 = 3_155_760_000;
 /// [`Config::headers_max`] cannot be more.
 const HEADERS_MOST: usize = 64;
 /// [`Config::public_url`] may not be longer.
@@ -460,6 +489,8 @@ mod tests {
             ("idle_timeout_s = 0", ["`idle_timeout_s`", "more than 0"]),
             ("headers_max = 65", ["`headers_max`", "at most 64"]),
             ("public_url = \"ftp://x\"", ["`public_url`", "http://"]),
+            ("idle_timeout_s = 9223372036854775807", ["`idle_timeout_s`", "at most 3155760000"]),
+            ("linger_timeout_ms = 3155760000001", ["`linger_timeout_ms`", "at most 3155760000000"]),
             ("status_mode = \"odd\"", ["`status_mode`", "odd"]),
             ("listen = \"7442\"", ["`listen`", "otter.toml"]),
         ] {
