@@ -122,7 +122,8 @@ impl Embedded {
     }
 
     /// The store of one thread. `wake` is rung when answers to writes wait; answers to reads wait
-    /// in the same turn and ring nothing.
+    /// in the same turn and ring nothing. At most 32,768 writes of it wait for the disk: more are
+    /// answered with [`Answer::Unavailable`] at once.
     #[must_use]
     pub fn store(&self, wake: Wake) -> EmbeddedStore {
         EmbeddedStore {
@@ -170,10 +171,15 @@ impl Store for EmbeddedStore {
     type Image = Image;
 
     fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>) {
-        let mut jobs = Vec::new();
+        let (mut jobs, mut refused) = (Vec::new(), Vec::new());
         self.ready.take(&self.shared, queries, |(ticket, write)| {
-            jobs.push(Job::new(write, ticket, Arc::clone(&self.inbox)));
+            if self.inbox.expect() {
+                jobs.push(Job::new(write, ticket, Arc::clone(&self.inbox)));
+            } else {
+                refused.push(ticket);
+            }
         });
+        refused.into_iter().for_each(|ticket| self.ready.add(ticket, Answer::Unavailable));
         if !jobs.is_empty() {
             // If the committer has ended, the jobs come back, and answer themselves when dropped.
             let _ = self.messages.send(Message::Jobs(jobs));

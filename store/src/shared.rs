@@ -1,6 +1,6 @@
 //! What all threads of one store share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use otter_protocol::{Answer, Query, Redemption, Release};
@@ -186,16 +186,28 @@ impl Ready {
 pub(crate) struct Inbox {
     answers: Mutex<Vec<(Ticket, Answer<()>)>>,
     waiting: AtomicBool,
+    /// How many are still to be left.
+    expected: AtomicUsize,
     wake: Wake,
 }
 
 impl Inbox {
     pub(crate) fn new(wake: Wake) -> Self {
-        Self { answers: Mutex::default(), waiting: AtomicBool::new(false), wake }
+        let (waiting, expected) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { answers: Mutex::default(), waiting, expected, wake }
     }
 
-    /// Leaves an answer. [`Inbox::ring`] must follow.
+    /// Makes sure of room for one more write; false: too many wait, and this one would be answered
+    /// long after anybody waits for it. For the thread that the inbox belongs to.
+    pub(crate) fn expect(&self) -> bool {
+        let has_room = self.expected.load(Ordering::Relaxed) < WRITES_WAITING_MAX;
+        self.expected.fetch_add(usize::from(has_room), Ordering::Relaxed);
+        has_room
+    }
+
+    /// Leaves the answer to a write that was expected. [`Inbox::ring`] must follow.
     pub(crate) fn leave(&self, ticket: Ticket, answer: Answer<()>) {
+        self.expected.fetch_sub(1, Ordering::Relaxed);
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, answer));
         self.waiting.store(true, Ordering::Release);
     }
@@ -214,3 +226,6 @@ impl Inbox {
 
 /// A fraction of a millisecond.
 const ROWS_PER_LOOK: usize = 4096;
+/// Writes of one thread that may wait for the disk. About as many as are committed in the time that
+/// a connection waits; a disk that stands still must not fill the memory.
+const WRITES_WAITING_MAX: usize = 32 * 1024;

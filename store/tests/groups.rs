@@ -2,14 +2,14 @@
 
 mod common;
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 
 use common::{Bench, Desk, Redeemed, Which, check_in, grant, on_both, recording};
 use otter_protocol::{
     Answer, CheckIn, DeviceId, DeviceStanding, Identify, Mac, Query, Record, Recorded,
 };
-use otter_store::{Image, Target};
+use otter_store::{Embedded, EmbeddedOptions, EmbeddedStore, Image, Store, Target, Ticket};
 
 fn registration(owner: otter_protocol::OwnerId, bits: u64) -> Query {
     let check_in = CheckIn { mac: Mac::from_bits(bits), ..check_in() };
@@ -38,13 +38,45 @@ fn the_writes_of_one_turn_are_one_commit() {
 #[test]
 fn a_group_has_a_limit() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut options = otter_store::EmbeddedOptions::default();
+    let mut options = EmbeddedOptions::default();
     options.group_writes_max = 10;
-    let embedded = otter_store::Embedded::open(directory.path(), options).expect("a store");
+    let embedded = Embedded::open(directory.path(), options).expect("a store");
     let owner = embedded.operator().create_owner(None).expect("a new owner");
     let before = embedded.operator().stats().commits_total;
     Desk::new(&embedded).ask_all((0..100).map(|i| registration(owner, i)).collect());
     assert_eq!(embedded.operator().stats().commits_total - before, 10);
+}
+
+#[test]
+fn writes_that_the_disk_cannot_keep_up_with_are_refused_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let embedded = Embedded::open(directory.path(), EmbeddedOptions::default()).expect("a store");
+    let owner = embedded.operator().create_owner(None).expect("a new owner");
+    let other = rusqlite::Connection::open(directory.path().join("otter.db")).expect("opened");
+    other.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+
+    let (ring, bell) = mpsc::channel();
+    let mut store = embedded.store(Arc::new(move || _ = ring.send(())));
+    let mut answers = Vec::new();
+    let mut queries = (0..33_000).map(|i| (Ticket(i), registration(owner, i))).collect();
+    store.submit(&mut queries);
+    store.collect(&mut answers);
+    let refused = |answer: &(_, _)| matches!(answer, (Ticket(32_768..), Answer::Unavailable));
+    assert!(answers.iter().all(refused), "the first 32,768 wait");
+    assert_eq!(answers.len(), 33_000 - 32_768);
+
+    other.execute_batch("ROLLBACK").expect("given free");
+    let wait = |store: &mut EmbeddedStore, answers: &mut Vec<_>, count| {
+        while answers.len() < count {
+            bell.recv().expect("more answers");
+            store.collect(answers);
+        }
+    };
+    wait(&mut store, &mut answers, 33_000);
+    assert_eq!(embedded.operator().stats().devices, 32_768);
+    store.submit(&mut vec![(Ticket(33_000), registration(owner, 33_000))]);
+    wait(&mut store, &mut answers, 33_001);
+    assert!(matches!(answers.last(), Some((Ticket(33_000), Answer::Recorded(Some(_))))));
 }
 
 #[test]
@@ -225,8 +257,8 @@ fn writes_are_carried_out_even_if_nobody_waits_for_the_answer() {
 fn handles_go_to_any_thread() {
     fn send<T: Send>() {}
     fn shared<T: Send + Sync + Clone>() {}
-    send::<otter_store::Embedded>();
-    send::<otter_store::EmbeddedStore>();
+    send::<Embedded>();
+    send::<EmbeddedStore>();
     send::<otter_store::MemoryStore>();
     send::<otter_store::Staged>();
     shared::<otter_store::Memory>();

@@ -40,7 +40,8 @@ pub(crate) fn advise(
         Some(before) if before.release == release && !aftermath.other_version => before,
         Some(_) | None => return Advice::Offer(Offered { times: 1, ..fresh }),
     };
-    if unix < state.quiet_until {
+    // What is further away than any back-off was set by a clock that has been set back since.
+    if unix < state.quiet_until && state.quiet_until - unix <= BACKOFF_MAX.as_secs() {
         return Advice::HoldBack(None);
     }
     // A failure counts once per offer: the text may stand in the status long after.
@@ -149,6 +150,10 @@ mod tests {
             // over: offered again, although the status still tells of the old failure
             (Some(state(1, 1, 1_000)), FAILED, Offer(state(2, 1, 0))),
             (Some(state(1, 1, 999)), CALM, Offer(state(2, 1, 0))),
+            // a back-off never lasts longer than a day: beyond that, the clock was set back
+            (Some(state(1, 1, 87_400)), CALM, HoldBack(None)),
+            (Some(state(1, 1, 87_401)), CALM, Offer(state(2, 1, 0))),
+            (Some(state(1, 1, u64::MAX)), FAILED, Offer(state(2, 1, 0))),
         ] {
             let found = advise(before, RELEASE, aftermath, 1_000, &config);
             assert_eq!(found, advice, "{before:?} {aftermath:?}");
