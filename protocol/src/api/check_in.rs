@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::api::fields::{Credential, Field, credential};
 use crate::api::guard::{self, Advice, Aftermath};
 use crate::api::registration::{Fields, Name, Place};
-use crate::api::{Content, Context, Response, Scratch, Step, refuse};
+use crate::api::{Content, Context, Response, Scratch, Step, refuse, refuse_key, refuse_standing};
 use crate::digits::decimal;
 use crate::http::{Framing, Request, Status};
 use crate::id::{Alias, DeviceId, Mac, OwnerId, Token, misleads};
 use crate::json::Reader;
 use crate::query::{
-    Answer, Device, DeviceStanding, Grant, Identify, KeyStanding, Offer, Offered, Query, Record,
-    Recorded, Standing,
+    Answer, Device, DeviceStanding, Grant, Identify, Offer, Offered, Query, Record, Recorded,
+    Standing,
 };
 use crate::report::{Outcome, Refusal};
 use crate::update::{self, Verdict};
@@ -120,18 +120,8 @@ pub(super) fn resume<I>(plan: &mut Plan, answer: &Answer<I>, context: &mut Conte
 }
 
 fn decide<I>(plan: &mut Plan, standing: &Standing, context: &mut Context<'_>) -> Step<I> {
-    match standing.key {
-        KeyStanding::Valid => {}
-        KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
-        KeyStanding::UnknownOwner => {
-            let text = r#"{"success":false,"response":"apikey_not_found"}"#;
-            return refuse(
-                context.config,
-                Status::UNAUTHORIZED,
-                Refusal::UnknownOwner,
-                Content::Json(text),
-            );
-        }
+    if let Some(refusal) = refuse_standing(standing.key, context) {
+        return refusal;
     }
     match &standing.device {
         // No hint that the id exists (docs/wire.md 1.1).
@@ -342,11 +332,6 @@ fn write_downlink(plan: &Plan, text: &[u8], body: &mut Vec<u8>) {
     body.extend_from_slice(br#"":{"downlinkData":""#);
     body.extend_from_slice(&crate::digits::hex_text::<8, 16>(&payload));
     body.extend_from_slice(br#""}}"#);
-}
-
-fn refuse_key<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
-    let text = r#"{"success":false,"response":"owner_found_but_no_key"}"#;
-    refuse(context.config, Status::UNAUTHORIZED, refusal, Content::Json(text))
 }
 
 /// Echoes what was sent, made safe and short.

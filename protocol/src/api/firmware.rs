@@ -2,7 +2,7 @@
 //! 1.2 and 1.3). The image answers at once; no token is involved unless `use` is `ott`.
 
 use crate::api::fields::{Credential, Field, credential};
-use crate::api::{Content, Context, Part, Response, Step, refuse};
+use crate::api::{Content, Context, Part, Response, Step, refuse, refuse_key, refuse_standing};
 use crate::http::{Request, Status};
 use crate::id::{ApiKey, DeviceId, OwnerId};
 use crate::json::{Invalid, Reader, Text};
@@ -119,18 +119,8 @@ pub(super) fn resume<I: Clone>(
 }
 
 fn decide<I>(plan: &mut Plan, standing: &Standing, context: &mut Context<'_>) -> Step<I> {
-    match standing.key {
-        KeyStanding::Valid => {}
-        KeyStanding::Wrong => return refuse_key(Refusal::WrongKey, context),
-        KeyStanding::UnknownOwner => {
-            let text = r#"{"success":false,"response":"apikey_not_found"}"#;
-            return refuse(
-                context.config,
-                Status::UNAUTHORIZED,
-                Refusal::UnknownOwner,
-                Content::Json(text),
-            );
-        }
+    if let Some(refusal) = refuse_standing(standing.key, context) {
+        return refusal;
     }
     let DeviceStanding::Known(device) = &standing.device else {
         let content = Content::Text("no_such_device");
@@ -225,11 +215,6 @@ pub(super) fn resume_issue<I>(
 
 fn refuse_issue<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
     refuse(context.config, Status::UNAUTHORIZED, refusal, Content::Text("OTT_API_KEY_NOT_VALID"))
-}
-
-fn refuse_key<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
-    let text = r#"{"success":false,"response":"owner_found_but_no_key"}"#;
-    refuse(context.config, Status::UNAUTHORIZED, refusal, Content::Json(text))
 }
 
 fn refuse_release<I>(context: &Context<'_>) -> Step<I> {

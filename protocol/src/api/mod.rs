@@ -17,7 +17,7 @@ pub(crate) use response::{Content, Part, Response};
 use crate::config::Config;
 use crate::http::{Method, Request, Status};
 use crate::now::Now;
-use crate::query::{Answer, Query};
+use crate::query::{Answer, KeyStanding, Query};
 use crate::report::{Endpoint, Outcome, Refusal};
 
 /// What an endpoint wants next.
@@ -130,4 +130,23 @@ fn refuse<I>(config: &Config, http: Status, refusal: Refusal, content: Content<I
         crate::StatusMode::Http => http,
     };
     Step::Reply(Response::new(status, Outcome::Refused(refusal), content))
+}
+
+/// Refuses a key that is none of the owner's, or an owner without keys; `None` for a valid key.
+fn refuse_standing<I>(key: KeyStanding, context: &Context<'_>) -> Option<Step<I>> {
+    match key {
+        KeyStanding::Valid => None,
+        KeyStanding::Wrong => Some(refuse_key(Refusal::WrongKey, context)),
+        KeyStanding::UnknownOwner => {
+            let content = Content::Json(r#"{"success":false,"response":"apikey_not_found"}"#);
+            let status = Status::UNAUTHORIZED;
+            Some(refuse(context.config, status, Refusal::UnknownOwner, content))
+        }
+    }
+}
+
+/// What a wrong key is told, and what must not be told from it.
+fn refuse_key<I>(refusal: Refusal, context: &Context<'_>) -> Step<I> {
+    let content = Content::Json(r#"{"success":false,"response":"owner_found_but_no_key"}"#);
+    refuse(context.config, Status::UNAUTHORIZED, refusal, content)
 }
