@@ -18,6 +18,7 @@
 //! more.
 #![forbid(unsafe_code)]
 
+pub mod check_in;
 pub mod clock;
 pub mod device;
 pub mod exchange;

@@ -3,41 +3,13 @@
 use otter_protocol::{
     Alias, Answer, DeviceStanding, KeyStanding, Mac, Outcome, Query, Refusal, Standing,
 };
+use otter_tests::check_in::{again, check_in, ok_body, refusal};
 use otter_tests::scene::{
     self, ALIAS, DEVICE, KEY, MAC, MAC_SHOWN, NO_DEVICE, NO_KEY, NO_OWNER, OTHER_DEVICE,
     OTHER_OWNER, OWNER, registration, token_text,
 };
-use otter_tests::{Clock, Exchange, Fields, Heard, Request, Scene};
+use otter_tests::{Clock, Heard, Request, Scene};
 use std::time::Duration;
-
-/// One check-in of these fields on a connection of its own.
-fn check_in(scene: &Scene, fields: &Fields) -> (Exchange, Heard) {
-    let mut exchange = scene.exchange();
-    let heard = again(&mut exchange, fields);
-    (exchange, heard)
-}
-
-/// One more check-in on the same store, on a fresh connection.
-fn again(exchange: &mut Exchange, fields: &Fields) -> Heard {
-    let request = Request::check_in(KEY, &fields.wrapped("registration")).without("Connection");
-    exchange.request(&request.bytes())
-}
-
-fn refusal(scene: &Scene, request: &Request) -> (u16, String, Option<Outcome>, Vec<&'static str>) {
-    let mut exchange = scene.exchange();
-    let heard = exchange.request(&request.bytes());
-    let reply = heard.reply();
-    assert_eq!(reply.header("Content-Type"), Some("application/json"));
-    (reply.status, reply.text().to_owned(), exchange.outcome(), heard.kinds())
-}
-
-fn ok_body(alias: &str, auto_update: bool, udid: &str, timestamp: u64) -> String {
-    format!(
-        "{{\"registration\":{{\"success\":true,\"status\":\"OK\",\"auto_update\":{auto_update},\
-         \"owner\":\"{OWNER}\",\"alias\":\"{alias}\",\"mesh_ids\":[],\"udid\":\"{udid}\",\
-         \"timestamp\":{timestamp}}}}}"
-    )
-}
 
 fn with_close(body: &str) -> String {
     format!(

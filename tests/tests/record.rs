@@ -1,40 +1,12 @@
 //! What of a check-in is kept, and when (docs/wire.md 1.1, "registration" fields; docs/design.md
-//! 2): fields and their types, the digest, and the steady check-in that costs one read.
+//! 3): fields and their types, the digest, and the steady check-in that costs one read.
 
 use std::time::Duration;
 
-use otter_protocol::{Alias, Mac, Outcome};
+use otter_protocol::{Alias, Mac};
+use otter_tests::check_in::{again, check_in, ok_body, refusal};
 use otter_tests::scene::{self, ALIAS, DEVICE, KEY, MAC, NO_OWNER, OWNER, registration};
-use otter_tests::{Exchange, Fields, Heard, Request, Scene};
-
-/// One check-in of these fields on a connection of its own.
-fn check_in(scene: &Scene, fields: &Fields) -> (Exchange, Heard) {
-    let mut exchange = scene.exchange();
-    let heard = again(&mut exchange, fields);
-    (exchange, heard)
-}
-
-/// One more check-in on the same store, on a fresh connection.
-fn again(exchange: &mut Exchange, fields: &Fields) -> Heard {
-    let request = Request::check_in(KEY, &fields.wrapped("registration")).without("Connection");
-    exchange.request(&request.bytes())
-}
-
-fn refusal(scene: &Scene, request: &Request) -> (u16, String, Option<Outcome>, Vec<&'static str>) {
-    let mut exchange = scene.exchange();
-    let heard = exchange.request(&request.bytes());
-    let reply = heard.reply();
-    assert_eq!(reply.header("Content-Type"), Some("application/json"));
-    (reply.status, reply.text().to_owned(), exchange.outcome(), heard.kinds())
-}
-
-fn ok_body(alias: &str, auto_update: bool, udid: &str, timestamp: u64) -> String {
-    format!(
-        "{{\"registration\":{{\"success\":true,\"status\":\"OK\",\"auto_update\":{auto_update},\
-         \"owner\":\"{OWNER}\",\"alias\":\"{alias}\",\"mesh_ids\":[],\"udid\":\"{udid}\",\
-         \"timestamp\":{timestamp}}}}}"
-    )
-}
+use otter_tests::{Fields, Request, Scene};
 
 #[test]
 fn what_is_recorded_is_what_the_device_said() {
