@@ -1,6 +1,7 @@
 //! The simulated world in which Otter is tried.
 //!
-//! Nothing here opens a socket, reads a clock or waits. Where to look:
+//! Nothing here opens a socket, reads a clock or waits, except [`redis`] and [`load`], which are
+//! for tests of real servers. Where to look:
 //!
 //! | to | read |
 //! |---|---|
@@ -9,6 +10,8 @@
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
 //! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
+//! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
+//! | load real servers at a steady rate, and judge every answer | [`load`] |
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
@@ -24,8 +27,10 @@ pub mod device;
 pub mod exchange;
 pub mod image;
 pub mod laws;
+
 pub mod model;
 pub mod random;
+pub mod redis;
 pub mod reply;
 pub mod request;
 pub mod samples;
