@@ -9,6 +9,7 @@
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
 //! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
+//! | see why a token ends when it does | [`TokenModel`], and `tests/tests/token_model.rs` |
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
@@ -30,6 +31,7 @@ pub mod reply;
 pub mod request;
 pub mod samples;
 pub mod scene;
+pub mod token_model;
 pub mod wire;
 pub mod world;
 
@@ -42,5 +44,6 @@ pub use reply::Reply;
 pub use request::{Fields, Request};
 pub use samples::{Sample, samples};
 pub use scene::Scene;
+pub use token_model::TokenModel;
 pub use wire::{Line, Pipe, Read};
 pub use world::World;
