@@ -38,7 +38,7 @@ pub mod world;
 pub use clock::Clock;
 pub use exchange::{Exchange, Heard};
 pub use laws::{Ledger, Watched};
-pub use model::{Desk, Draft, Faults, ModelStore, Target};
+pub use model::{Desk, Draft, Faults, ModelStore, Replication, Target};
 pub use random::Random;
 pub use reply::Reply;
 pub use request::{Fields, Request};

@@ -1,6 +1,6 @@
-//! Fleets of model devices against two servers over one store, with faults of every kind: no
+//! Fleets of model devices against several servers over one store, with faults of every kind: no
 //! spliced image, at most one whole image per token, and every honest device ends on the release
-//! that it should.
+//! that it should. A load balancer that knows nothing sends each connection to another server.
 //!
 //! Each seed is a world of its own. `SEED=17` replays one; `SEEDS=10000` tries more than the
 //! default.
@@ -19,10 +19,9 @@ use otter_tests::device::{Haul, Identity};
 use otter_tests::image::version_of;
 use otter_tests::scene::{self, KEY, OWNER};
 use otter_tests::world::Deed;
-use otter_tests::{Draft, Faults, ModelStore, Random, World};
+use otter_tests::{Draft, Faults, ModelStore, Random, Replication, World};
 
 const SEEDS_DEFAULT: u64 = 200;
-const SERVERS: usize = 2;
 const UNREST: Duration = Duration::from_secs(30 * 60);
 const CALM: Duration = Duration::from_secs(60 * 60);
 /// What the unrest began may last a little longer.
@@ -51,13 +50,22 @@ fn seeds() -> impl Iterator<Item = u64> {
 /// A world with a fleet, and a plan of what befalls it.
 fn world(seed: u64) -> World {
     let mut random = Random::new(seed ^ 0x5eed);
+    let servers = random.between(2, 3) as usize;
+    let (mut world, owner, key) = empty_world(&mut random, servers);
+    people(&mut world, &mut random, owner, key);
+    plan(&mut world, &mut random, owner, servers);
+    if random.chance(30) {
+        fail_over(&mut world, &mut random, true);
+    }
+    world
+}
+
+/// Nobody has come yet; there is an owner with a key.
+fn empty_world(random: &mut Random, servers: usize) -> (World, OwnerId, ApiKey) {
     let mut store = ModelStore::new(random.draw());
     let (owner, key) = (scene::owner(OWNER), scene::key(KEY));
     store.add_key(owner, key);
-    let mut world = World::new(random.draw(), store, Config::default(), SERVERS);
-    people(&mut world, &mut random, owner, key);
-    plan(&mut world, &mut random, owner);
-    world
+    (World::new(random.draw(), store, Config::default(), servers), owner, key)
 }
 
 fn people(world: &mut World, random: &mut Random, owner: OwnerId, key: ApiKey) {
@@ -92,8 +100,7 @@ fn people(world: &mut World, random: &mut Random, owner: OwnerId, key: ApiKey) {
 }
 
 /// Half an hour of unrest, then peace and one last release.
-fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
-    let sometime = |random: &mut Random| Duration::from_secs(random.below(UNREST.as_secs()));
+fn plan(world: &mut World, random: &mut Random, owner: OwnerId, servers: usize) {
     for minute in [1, 4, 10, 20] {
         world.plan(Duration::from_secs(60 * minute), Deed::AllowUpdates);
     }
@@ -106,13 +113,7 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
         let at = sometime(random);
         world.plan(at, Deed::Withdraw);
     }
-    for _ in 0..random.below(4) {
-        let server = random.below(SERVERS as u64) as usize;
-        let at = sometime(random);
-        let down = if random.chance(50) { Deed::Crash(server) } else { Deed::Drain(server) };
-        world.plan(at, down);
-        world.plan(at + Duration::from_secs(random.between(1, 120)), Deed::Restart(server));
-    }
+    trouble_servers(world, random, servers);
     world.plan(Duration::ZERO, Deed::BreakLinks(random.pick(&[0, 5, 30]).to_owned()));
     let faults = Faults {
         delay_ms_max: *random.pick(&[0, 5, 500]),
@@ -123,7 +124,7 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
     world.plan(Duration::ZERO, Deed::StoreFaults(faults));
     world.plan(UNREST, Deed::StoreFaults(Faults { delay_ms_max: 5, ..Faults::default() }));
     world.plan(UNREST, Deed::BreakLinks(0));
-    for server in 0..SERVERS {
+    for server in 0..servers {
         world.plan(UNREST + Duration::from_secs(130), Deed::Restart(server));
     }
     for minute in [3, 10] {
@@ -131,6 +132,55 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
     }
     let size = random.between(1000, 20_000) as usize;
     publish(world, UNREST + Duration::from_secs(150), owner, LAST_VERSION, size);
+}
+
+fn sometime(random: &mut Random) -> Duration {
+    Duration::from_secs(random.below(UNREST.as_secs()))
+}
+
+/// Servers stop, lose their way to the store, and have a wrong time; the store's is wrong as well.
+fn trouble_servers(world: &mut World, random: &mut Random, servers: usize) {
+    let any = |random: &mut Random| random.below(servers as u64) as usize;
+    for _ in 0..random.below(5) {
+        let (at, server) = (sometime(random), any(random));
+        let down = if random.chance(50) { Deed::Crash(server) } else { Deed::Drain(server) };
+        world.plan(at, down);
+        world.plan(at + Duration::from_secs(random.between(1, 120)), Deed::Restart(server));
+    }
+    for _ in 0..random.below(5) {
+        let (at, server) = (sometime(random), any(random));
+        world.plan(at, Deed::CutOff(server));
+        world.plan(at + Duration::from_secs(random.between(1, 60)), Deed::Reconnect(server));
+    }
+    for _ in 0..random.below(4) {
+        let (at, server, skew_s) = (sometime(random), any(random), skew_s(random));
+        world.plan(at, Deed::ServerClock(server, skew_s));
+    }
+    for _ in 0..random.below(3) {
+        let (at, skew_s) = (sometime(random), skew_s(random));
+        world.plan(at, Deed::StoreClock(skew_s));
+    }
+    for server in 0..servers {
+        world.plan(UNREST, Deed::Reconnect(server));
+        world.plan(UNREST, Deed::ServerClock(server, 0));
+    }
+    world.plan(UNREST, Deed::StoreClock(0));
+}
+
+/// A minute, an hour, a day, or all the way back to 1970.
+fn skew_s(random: &mut Random) -> i64 {
+    let skew_s = random.pick(&[60, 3600, 86_400, 2_000_000_000]).to_owned();
+    if random.chance(50) { skew_s } else { -skew_s }
+}
+
+/// A replica that lags, and takes the store's place a few times.
+fn fail_over(world: &mut World, random: &mut Random, claims_wait: bool) {
+    let lag_ms_max = *random.pick(&[20, 500, 1500]);
+    world.desk.follow(Replication { lag_ms_max, claims_wait });
+    for _ in 0..random.between(1, 20) {
+        let at = sometime(random);
+        world.plan(at, Deed::FailOver);
+    }
 }
 
 /// A version for each platform, each a little longer than the one before.
