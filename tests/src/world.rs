@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use otter_protocol::{Answer, Config, Outcome, ReleaseId};
 
-pub use self::deed::Deed;
+pub use self::deed::{Blow, Deed, Moment};
 use self::link::Link;
 use crate::device::{Act, Actor, Event};
 use crate::image::hex;
@@ -37,6 +37,9 @@ pub struct World {
     links: BTreeMap<u64, Link>,
     links_made: u64,
     deeds: BTreeMap<(Duration, usize), Deed>,
+    /// Never reused, as the deeds that were done are forgotten.
+    deeds_planned: usize,
+    ambushes: Vec<(Moment, Blow)>,
     published: Vec<ReleaseId>,
     overheard: Vec<String>,
     break_percent: u64,
@@ -75,6 +78,8 @@ impl World {
             links: BTreeMap::new(),
             links_made: 0,
             deeds: BTreeMap::new(),
+            deeds_planned: 0,
+            ambushes: Vec::new(),
             published: Vec::new(),
             overheard: Vec::new(),
             break_percent: 0,
@@ -94,7 +99,8 @@ impl World {
 
     /// Plans a deed.
     pub fn plan(&mut self, at: Duration, deed: Deed) {
-        self.deeds.insert((at, self.deeds.len()), deed);
+        self.deeds_planned += 1;
+        self.deeds.insert((at, self.deeds_planned), deed);
     }
 
     /// Steps until nothing happens before `until`.
@@ -284,10 +290,15 @@ impl World {
             for token in link.take_presented() {
                 self.ledger.presented(token, server);
             }
+            let claimed = link.take_claimed().then_some(Moment::Claim);
+            let tail = (!tails.is_empty()).then_some(Moment::Tail);
             for token in tails {
                 self.ledger.tail_left(token, id);
             }
             self.note(id, &sent);
+            for moment in claimed.into_iter().chain(tail) {
+                self.spring(moment, server);
+            }
             if !moved && !self.listen(id) {
                 break;
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::time::Duration;
 
-use otter_protocol::{ApiKey, Config, Mac, OwnerId};
+use otter_protocol::{ApiKey, Config, Mac, Outcome, OwnerId, Refusal};
 use otter_tests::device::arduino::{Arduino, Library};
 use otter_tests::device::fetch::Updater;
 use otter_tests::device::node::NodeJs;
@@ -18,10 +18,12 @@ use otter_tests::device::script::{Dialect, Script};
 use otter_tests::device::{Haul, Identity};
 use otter_tests::image::version_of;
 use otter_tests::scene::{self, KEY, OWNER};
-use otter_tests::world::Deed;
+use otter_tests::world::{Blow, Deed, Moment};
 use otter_tests::{Draft, Faults, ModelStore, Random, Replication, World};
 
 const SEEDS_DEFAULT: u64 = 200;
+/// Most seeds for the worlds that are about failovers only.
+const FAILOVER_SEEDS: usize = 60;
 const UNREST: Duration = Duration::from_secs(30 * 60);
 const CALM: Duration = Duration::from_secs(60 * 60);
 /// What the unrest began may last a little longer.
@@ -160,11 +162,18 @@ fn trouble_servers(world: &mut World, random: &mut Random, servers: usize) {
         let (at, skew_s) = (sometime(random), skew_s(random));
         world.plan(at, Deed::StoreClock(skew_s));
     }
+    for _ in 0..random.below(4) {
+        let at = sometime(random);
+        let moment = *random.pick(&[Moment::Claim, Moment::Tail]);
+        let blow = *random.pick(&[Blow::Crash, Blow::CutOff]);
+        world.plan(at, Deed::Ambush(moment, blow));
+    }
     for server in 0..servers {
         world.plan(UNREST, Deed::Reconnect(server));
         world.plan(UNREST, Deed::ServerClock(server, 0));
     }
     world.plan(UNREST, Deed::StoreClock(0));
+    world.plan(UNREST, Deed::CallOff);
 }
 
 /// A minute, an hour, a day, or all the way back to 1970.
@@ -177,9 +186,11 @@ fn skew_s(random: &mut Random) -> i64 {
 fn fail_over(world: &mut World, random: &mut Random, claims_wait: bool) {
     let lag_ms_max = *random.pick(&[20, 500, 1500]);
     world.desk.follow(Replication { lag_ms_max, claims_wait });
-    for _ in 0..random.between(1, 20) {
+    for _ in 0..random.between(1, 8) {
         let at = sometime(random);
         world.plan(at, Deed::FailOver);
+        let (at, moment) = (sometime(random), *random.pick(&[Moment::Claim, Moment::Tail]));
+        world.plan(at, Deed::Ambush(moment, Blow::FailOver));
     }
 }
 
@@ -252,13 +263,81 @@ fn a_seed_is_a_history() {
     assert_ne!(trace(0), trace(1));
 }
 
-/// The fleets meet what they are meant to meet.
+/// The fleets meet what they are meant to meet: every kind of trouble, and tokens that are
+/// redeemed on one server and used up on another.
 #[test]
 fn the_worlds_are_eventful() {
-    let mut world = world(3);
-    world.run(UNREST + CALM);
-    let hauls: usize = world.actors().iter().map(|actor| actor.hauls().len()).sum();
-    assert!(world.links_made() > 100, "{} connections", world.links_made());
-    assert!(world.tails() > 3, "{} tails", world.tails());
-    assert!(hauls >= 6, "{hauls} images");
+    let (mut links, mut tails, mut moved, mut failovers, mut cut_short) = (0, 0, 0, 0, 0);
+    let mut outcomes = BTreeMap::new();
+    for seed in 0..10 {
+        let _named = Seed(seed);
+        let mut world = world(seed);
+        world.run(UNREST);
+        links += world.links_made();
+        tails += world.tails();
+        moved += world.tails_of_many_servers();
+        failovers += world.desk.failovers();
+        cut_short += world.cut_short();
+        for (outcome, count) in world.outcomes() {
+            *outcomes.entry(*outcome).or_insert(0) += count;
+        }
+    }
+    assert!(links > 1000, "{links} connections");
+    assert!(tails > 30, "{tails} tails");
+    assert!(moved > 10, "{moved} tokens that were presented to several servers");
+    assert!(failovers > 10, "{failovers} failovers");
+    assert!(cut_short > 0, "no answer was due when a server stopped");
+    for outcome in [
+        Outcome::Delivered,
+        Outcome::Ranged,
+        Outcome::Aborted,
+        Outcome::Unclaimed,
+        Outcome::Refused(Refusal::DeadToken),
+        Outcome::Refused(Refusal::Unavailable),
+    ] {
+        assert!(outcomes.contains_key(&outcome), "{outcome:?} never happens: {outcomes:?}");
+    }
+}
+
+/// A fleet with thieves that try every token again, and a store that fails over now and then.
+fn world_with_failovers(seed: u64, claims_wait: bool) -> World {
+    let mut random = Random::new(seed ^ 0xfa11);
+    let (mut world, owner, key) = empty_world(&mut random, 3);
+    people(&mut world, &mut random, owner, key);
+    for number in 0..3 {
+        let mac = Mac::parse(&format!("5CCF7F00FF{number:02X}")).expect("a MAC");
+        let identity = Identity { owner, key, mac };
+        world.join(Rogue::new(Mischief::Steals, identity, UNREST, random.fork()));
+    }
+    plan(&mut world, &mut random, owner, 3);
+    fail_over(&mut world, &mut random, claims_wait);
+    world
+}
+
+/// Promise 1 where a replica takes the store's place: a claim is answered once the replica has it.
+#[test]
+fn replicated_claims_survive_failovers() {
+    let mut failovers = 0;
+    for seed in seeds().take(FAILOVER_SEEDS) {
+        let named = Seed(seed);
+        let mut world = world_with_failovers(seed, true);
+        world.run(UNREST);
+        check_hauls(&world);
+        failovers += world.desk.failovers();
+        drop(named);
+    }
+    assert!(failovers > 0);
+}
+
+/// The same worlds where nothing waits for the replica: so the law can be broken, and the check
+/// sees it.
+#[test]
+#[should_panic(expected = "law 9")]
+fn claims_that_wait_for_nothing_do_not() {
+    for seed in 0..SEEDS_DEFAULT {
+        let mut world = world_with_failovers(seed, false);
+        world.run(UNREST);
+        check_hauls(&world);
+        eprintln!("seed {seed} survived");
+    }
 }

@@ -1,5 +1,7 @@
 //! What the operator, or fate, does to a world.
 
+use std::time::Duration;
+
 use otter_protocol::OwnerId;
 
 use super::World;
@@ -35,6 +37,30 @@ pub enum Deed {
     Reconnect(usize),
     /// The unix time of a server is wrong by so many seconds.
     ServerClock(usize, i64),
+    /// The blow falls at the next such moment, and not before.
+    Ambush(Moment, Blow),
+    /// No blow waits any more.
+    CallOff,
+}
+
+/// When something hurts most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A claim was sent to the store.
+    Claim,
+    /// A tail begins to leave.
+    Tail,
+}
+
+/// What falls on a server at such a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// It stops, and is back a few seconds later.
+    Crash,
+    /// It is cut off from the store for a few seconds.
+    CutOff,
+    /// The store's replica takes its place.
+    FailOver,
 }
 
 impl World {
@@ -72,6 +98,8 @@ impl World {
             Deed::CutOff(server) => self.desk.cut_off(server),
             Deed::Reconnect(server) => self.desk.reconnect(at, server),
             Deed::ServerClock(server, skew_s) => self.servers[server].skew_s = skew_s,
+            Deed::Ambush(moment, blow) => self.ambushes.push((moment, blow)),
+            Deed::CallOff => self.ambushes.clear(),
         }
     }
 
@@ -101,7 +129,28 @@ impl World {
             | Deed::Drain(_)
             | Deed::CutOff(_)
             | Deed::Reconnect(_)
-            | Deed::ServerClock(_, _) => {}
+            | Deed::ServerClock(_, _)
+            | Deed::Ambush(_, _)
+            | Deed::CallOff => {}
+        }
+    }
+
+    /// It is such a moment on `server`: one blow that waited for it falls.
+    pub(super) fn spring(&mut self, moment: Moment, server: usize) {
+        let Some(index) = self.ambushes.iter().position(|(waits, _)| *waits == moment) else {
+            return;
+        };
+        let over_at = self.clock.at() + RECOVERY;
+        match self.ambushes.remove(index).1 {
+            Blow::Crash => {
+                self.carry_out(Deed::Crash(server));
+                self.plan(over_at, Deed::Restart(server));
+            }
+            Blow::CutOff => {
+                self.carry_out(Deed::CutOff(server));
+                self.plan(over_at, Deed::Reconnect(server));
+            }
+            Blow::FailOver => self.carry_out(Deed::FailOver),
         }
     }
 
@@ -109,3 +158,5 @@ impl World {
         self.links.values_mut().filter(move |link| link.server == server)
     }
 }
+
+const RECOVERY: Duration = Duration::from_secs(5);

@@ -29,6 +29,8 @@ pub(super) struct Link {
     sent: Vec<u8>,
     /// Tokens that were presented on it.
     presented: Vec<Token>,
+    /// A claim was asked.
+    has_claimed: bool,
 }
 
 /// The ticket of a query: whose it is, and which.
@@ -63,6 +65,7 @@ impl Link {
             is_up_over: false,
             sent: Vec::new(),
             presented: Vec::new(),
+            has_claimed: false,
         }
     }
 
@@ -127,6 +130,11 @@ impl Link {
 
     pub(super) fn take_presented(&mut self) -> Vec<Token> {
         mem::take(&mut self.presented)
+    }
+
+    /// Was a claim asked since this was asked last?
+    pub(super) fn take_claimed(&mut self) -> bool {
+        mem::take(&mut self.has_claimed)
     }
 
     /// What became of its requests.
@@ -205,6 +213,7 @@ impl Link {
         if let Query::Redeem { token } = query {
             self.presented.push(token);
         }
+        self.has_claimed |= matches!(query, Query::Claim { .. });
         desk.submit(at, self.server, ticket(id, query_id), query);
         true
     }
