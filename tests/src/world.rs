@@ -46,6 +46,7 @@ pub struct World {
     ledger: Ledger,
     outcomes: BTreeMap<Outcome, u64>,
     cut_short: u64,
+    drained_at_work: u64,
     random: Random,
     trace: u64,
     steps: u64,
@@ -86,6 +87,7 @@ impl World {
             ledger: Ledger::default(),
             outcomes: BTreeMap::new(),
             cut_short: 0,
+            drained_at_work: 0,
             random,
             trace: FNV_START,
             steps: 0,
@@ -186,6 +188,12 @@ impl World {
     #[must_use]
     pub fn cut_short(&self) -> u64 {
         self.cut_short
+    }
+
+    /// How many answers were due or on their way when their server was told to finish.
+    #[must_use]
+    pub fn drained_at_work(&self) -> u64 {
+        self.drained_at_work
     }
 
     /// How many connections there were.

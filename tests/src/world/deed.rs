@@ -93,7 +93,9 @@ impl World {
             Deed::Drain(server) => {
                 self.servers[server].is_up = false;
                 let now = self.clock.skewed(self.servers[server].skew_s).now();
-                self.links_of(server).for_each(|link| link.drain(now));
+                let at_work =
+                    self.links_of(server).filter_map(|link| link.drain(now).then_some(()));
+                self.drained_at_work += at_work.count() as u64;
             }
             Deed::CutOff(server) => self.desk.cut_off(server),
             Deed::Reconnect(server) => self.desk.reconnect(at, server),

@@ -108,10 +108,13 @@ impl Link {
         was_busy
     }
 
-    pub(super) fn drain(&mut self, now: Now) {
+    /// The server is told to finish. Was an answer due?
+    pub(super) fn drain(&mut self, now: Now) -> bool {
+        let was_busy = self.is_served && self.watched.is_busy();
         if self.is_served {
             self.watched.shutdown(now);
         }
+        was_busy
     }
 
     pub(super) fn answer(&mut self, now: Now, id: QueryId, answer: Answer<Bytes>) {
