@@ -13,7 +13,8 @@
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
-//! the core to. `cuts`, `laws` and `simulation` hold it to docs/design.md 8, `stores` the real
+//! the core to. `cuts`, `laws`, `simulation` and `rolling_restart` hold it to docs/design.md 8,
+//! `token_model` the rule of the token to its promises (docs/token.md), `stores` the real
 //! stores to the model, `tidy` the sources to docs/design.md 11. A failing simulation prints its
 //! seed: `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries
 //! more.

@@ -22,8 +22,7 @@ use otter_tests::world::{Blow, Deed, Moment};
 use otter_tests::{Draft, Faults, ModelStore, Random, Replication, World};
 
 const SEEDS_DEFAULT: u64 = 200;
-/// Most seeds for the worlds that are about failovers only.
-const FAILOVER_SEEDS: usize = 60;
+const FAILOVER_SEEDS: u64 = 60;
 const UNREST: Duration = Duration::from_secs(30 * 60);
 const CALM: Duration = Duration::from_secs(60 * 60);
 /// What the unrest began may last a little longer.
@@ -41,11 +40,12 @@ impl Drop for Seed {
     }
 }
 
-fn seeds() -> impl Iterator<Item = u64> {
+/// The seeds that are asked for, or so many.
+fn seeds(default: u64) -> impl Iterator<Item = u64> {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS_DEFAULT),
+        None => 0..number("SEEDS").unwrap_or(default),
     }
 }
 
@@ -233,7 +233,7 @@ fn lost(world: &World) -> u32 {
 
 #[test]
 fn fleets_survive_faults() {
-    for seed in seeds() {
+    for seed in seeds(SEEDS_DEFAULT) {
         let named = Seed(seed);
         let mut world = world(seed);
         world.run(UNREST);
@@ -318,7 +318,7 @@ fn world_with_failovers(seed: u64, claims_wait: bool) -> World {
 #[test]
 fn replicated_claims_survive_failovers() {
     let mut failovers = 0;
-    for seed in seeds().take(FAILOVER_SEEDS) {
+    for seed in seeds(FAILOVER_SEEDS) {
         let named = Seed(seed);
         let mut world = world_with_failovers(seed, true);
         world.run(UNREST);
@@ -338,6 +338,5 @@ fn claims_that_wait_for_nothing_do_not() {
         let mut world = world_with_failovers(seed, false);
         world.run(UNREST);
         check_hauls(&world);
-        eprintln!("seed {seed} survived");
     }
 }
