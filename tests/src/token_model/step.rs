@@ -133,12 +133,18 @@ impl State {
     }
 
     fn swap_clients(&mut self) {
+        if self.prefixes.len() < 2 {
+            return;
+        }
         self.prefixes.swap(0, 1);
         self.lines.iter_mut().for_each(|line| line.client = swapped(line.client));
         self.lines.sort_unstable();
     }
 
     fn swap_servers(&mut self) {
+        if self.views.len() < 2 {
+            return;
+        }
         self.views.swap(0, 1);
         self.lines.iter_mut().for_each(|line| line.server = swapped(line.server));
         self.lines.sort_unstable();
