@@ -118,11 +118,14 @@ pub enum OperatorError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
-    /// The store cannot keep anything now: the disk is full, read-only or failing.
-    #[error("the store cannot do this now: {source}; free or repair the disk and try again")]
+    /// The store cannot keep anything now: the disk is full, read-only or failing, or Redis is
+    /// away.
+    #[error("the store cannot do this now: {source}; {advice}")]
     Unavailable {
         /// What the database or the system said.
         source: Arc<dyn Error + Send + Sync>,
+        /// What to do.
+        advice: &'static str,
     },
 }
 
@@ -164,7 +167,8 @@ impl OpenError {
 impl OperatorError {
     /// The store cannot do anything now, because of `source`.
     pub(crate) fn unavailable(source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Unavailable { source: Arc::new(source) }
+        let advice = "free or repair the disk and try again";
+        Self::Unavailable { source: Arc::new(source), advice }
     }
 }
 

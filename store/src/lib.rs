@@ -93,7 +93,7 @@ pub use publishing::{IssuedToken, Judge, NewRelease, Published, ReleaseRow, Targ
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisOptions, RedisStore};
 pub use staging::Staged;
-pub use stats::{Buckets, StoreStats};
+pub use stats::{Buckets, RedisStats, StoreStats};
 
 mod clock;
 mod committer;

@@ -18,9 +18,10 @@ pub struct StoreStats {
     pub devices: u64,
     /// Releases, withdrawn ones included.
     pub releases: u64,
-    /// Tokens that nobody has tried yet.
+    /// Tokens that nobody has tried yet. Always 0 with Redis, which would have to look at all
+    /// devices.
     pub tokens_open: u64,
-    /// Tokens with a first attempt behind them, replaced ones included.
+    /// Tokens with a first attempt behind them, replaced ones included. Always 0 with Redis.
     pub tokens_started: u64,
     /// Tokens issued, in all.
     pub tokens_issued_total: u64,
@@ -46,20 +47,28 @@ pub struct StoreStats {
     pub writes_deferred_total: u64,
     /// Images that could not be opened or were not what was published, in all.
     pub images_refused_total: u64,
-    /// Does Redis answer? False in stores without one, as the counts that follow are 0.
-    pub redis_up: bool,
-    /// Calls sent to Redis, in all.
-    pub redis_calls_total: u64,
-    /// Calls that failed, in all.
-    pub redis_calls_failed_total: u64,
-    /// Operations in all those calls.
-    pub redis_operations_total: u64,
-    /// Times that Redis went away.
-    pub redis_outages_total: u64,
+    /// How things stand with Redis, in a store that has one.
+    pub redis: Option<RedisStats>,
     /// Writes per commit.
     pub group_writes: Buckets,
     /// Microseconds per commit, from its first statement until it was durable.
     pub commit_us: Buckets,
+}
+
+/// How things stand with Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisStats {
+    /// Does it answer?
+    pub is_up: bool,
+    /// Times that it went away.
+    pub outages_total: u64,
+    /// Calls sent, in all: each carries what one turn asked of one hash slot.
+    pub calls_total: u64,
+    /// Calls that failed, in all.
+    pub calls_failed_total: u64,
+    /// Operations in all calls.
+    pub operations_total: u64,
 }
 
 /// A histogram: how many values were at most each bound.

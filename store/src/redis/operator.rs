@@ -181,18 +181,13 @@ impl Facts for RedisOperator {
             *last = counted;
         }
         let StoreStats { owners, keys, devices, releases, .. } = *last;
-        let [calls, calls_failed, ops, outages] = self.status.counts();
         StoreStats {
             owners,
             keys,
             devices,
             releases,
             images_refused_total: self.images.refused_total(),
-            redis_up: self.status.is_up(),
-            redis_calls_total: calls,
-            redis_calls_failed_total: calls_failed,
-            redis_operations_total: ops,
-            redis_outages_total: outages,
+            redis: Some(self.status.stats()),
             ..self.counters.totals()
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::trouble::Trouble;
+use crate::stats::RedisStats;
 
 /// Is Redis there, and what was last wrong with it?
 #[derive(Debug, Default)]
@@ -27,10 +28,15 @@ impl Status {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Calls sent, calls that failed, operations in all of them, and times that Redis went away.
-    pub(crate) fn counts(&self) -> [u64; 4] {
-        let all = [&self.calls, &self.calls_failed, &self.ops, &self.outages];
-        all.map(|count| count.load(Ordering::Relaxed))
+    /// What was counted.
+    pub(crate) fn stats(&self) -> RedisStats {
+        RedisStats {
+            is_up: self.is_up(),
+            outages_total: self.outages.load(Ordering::Relaxed),
+            calls_total: self.calls.load(Ordering::Relaxed),
+            calls_failed_total: self.calls_failed.load(Ordering::Relaxed),
+            operations_total: self.ops.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) fn set_up(&self, is_up: bool) {

@@ -44,6 +44,14 @@ impl From<crate::token::NoRandomness> for Trouble {
 
 impl From<Trouble> for OperatorError {
     fn from(trouble: Trouble) -> Self {
-        Self::unavailable(trouble)
+        let advice = match &trouble {
+            Trouble::Away => "is it running? try again when it is back",
+            Trouble::Unknown(_) => "look whether it was done before you try again",
+            Trouble::Refused(_) => "see what its own log says, and try again",
+            Trouble::Unreplicated { .. } => "look after the replicas and try again",
+            Trouble::Odd(_) => "give Otter a Redis or a database number of its own",
+            Trouble::NoRandomness => "see what is wrong with the system, and try again",
+        };
+        Self::Unavailable { source: std::sync::Arc::new(trouble), advice }
     }
 }
