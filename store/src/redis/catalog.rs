@@ -99,9 +99,9 @@ impl Catalog {
 fn entries(text: &str) -> Vec<Map<String, Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Array(values)) => {
-            let objects = values.into_iter().filter_map(|value| match value {
-                Value::Object(entry) => Some(entry),
-                _ => None,
+            let objects = values.into_iter().filter_map(|value| {
+                let Value::Object(entry) = value else { return None };
+                Some(entry)
             });
             objects.collect()
         }

@@ -43,8 +43,11 @@ pub(super) struct Desk {
 #[derive(Default)]
 struct Checks {
     turn: u64,
-    by_owner: HashMap<OwnerId, Shared<LocalBoxFuture<'static, Result<Rc<Catalog>, Trouble>>>>,
+    by_owner: HashMap<OwnerId, Shared<Check>>,
 }
+
+/// A question for an owner.
+type Check = LocalBoxFuture<'static, Result<Rc<Catalog>, Trouble>>;
 
 /// Whose a token is. Never changes, so that it may be remembered.
 #[derive(Clone, Copy, Debug)]

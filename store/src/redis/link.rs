@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::op::{Kind, Op};
+use super::op::{Arg, Kind, Op};
 use super::reply::Reply;
 use super::status::Status;
 use super::trouble::Trouble;
@@ -274,13 +274,16 @@ impl Link {
             args.extend(op.keys.into_iter().map(Value::from));
             rest.push((op.name, op.args));
         }
-        args.push(self.clock.as_ref().map_or(Value::from_static_str(""), |clock| number(clock())));
+        args.push(match &self.clock {
+            Some(clock) => number(clock()),
+            None => Value::from_static_str(""),
+        });
         for (name, op_args) in rest {
             args.push(Value::from_static_str(name));
             args.push(number(op_args.len() as u64));
             args.extend(op_args.into_iter().map(|arg| match arg {
-                std::borrow::Cow::Borrowed(text) => Value::from_static_str(text),
-                std::borrow::Cow::Owned(text) => Value::from(text),
+                Arg::Borrowed(text) => Value::from_static_str(text),
+                Arg::Owned(text) => Value::from(text),
             }));
         }
         args
@@ -346,7 +349,16 @@ pub(super) fn trouble_of(error: &Error) -> Trouble {
             Trouble::Unknown(said)
         }
         ErrorKind::Routing | ErrorKind::Backpressure | ErrorKind::Sentinel => Trouble::Away,
-        _ => Trouble::Refused(said),
+        ErrorKind::Config
+        | ErrorKind::Auth
+        | ErrorKind::InvalidCommand
+        | ErrorKind::InvalidArgument
+        | ErrorKind::Url
+        | ErrorKind::Tls
+        | ErrorKind::Unknown
+        | ErrorKind::Cluster
+        | ErrorKind::Parse
+        | ErrorKind::NotFound => Trouble::Refused(said),
     }
 }
 

@@ -223,7 +223,7 @@ impl Desk {
         mut reply: Reply,
         token: &Token,
     ) -> Result<Recorded, Trouble> {
-        let alias = Alias::clean(&*reply.text()?).unwrap_or_else(|| Alias::invented(udid));
+        let alias = Alias::clean(&reply.text()?).unwrap_or_else(|| Alias::invented(udid));
         let auto_update = reply.flag()?;
         let old_mac = reply.text()?;
         let _is_new = reply.flag()?;
