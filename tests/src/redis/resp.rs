@@ -223,10 +223,10 @@ mod tests {
             ("$-1\r\n", Value::Nil),
             ("*-1\r\n", Value::Nil),
             ("-ERR no\r\n", Value::Error("ERR no".to_owned())),
-            ("*2\r\n:1\r\n*1\r\n$0\r\n\r\n", Value::List(vec![
-                Value::Integer(1),
-                Value::List(vec![text("")]),
-            ])),
+            (
+                "*2\r\n:1\r\n*1\r\n$0\r\n\r\n",
+                Value::List(vec![Value::Integer(1), Value::List(vec![text("")])]),
+            ),
         ] {
             assert_eq!(read(bytes).unwrap(), value, "{bytes:?}");
         }

@@ -93,7 +93,9 @@ pub(super) fn connect(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_root_certificates(roots).with_client_auth_cert(vec![own], key))
+        .and_then(|config| {
+            config.with_root_certificates(roots).with_client_auth_cert(vec![own], key)
+        })
         .map_err(io::Error::other)?;
     let name = Ipv4Addr::LOCALHOST.into();
     let name = rustls::pki_types::ServerName::IpAddress(name);
