@@ -71,7 +71,7 @@ fn judge_ok(reply: &Reply, asked: &Asked<'_>) -> Result<String, &'static str> {
         }
     } else if !is("status", "FIRMWARE_UPDATE") {
         return Err("neither OK nor FIRMWARE_UPDATE");
-    } else if !registration["mac"].as_str().is_some_and(|mac| mac.replace(':', "") == asked.mac) {
+    } else if registration["mac"].as_str().is_none_or(|mac| mac.replace(':', "") != asked.mac) {
         return Err("the mac of another device");
     }
     let udid = registration["udid"].as_str().ok_or("no udid")?;
@@ -85,7 +85,7 @@ fn judge_ok(reply: &Reply, asked: &Asked<'_>) -> Result<String, &'static str> {
 
 fn judge_unavailable(reply: &Reply) -> Class {
     let seconds = reply.header("Retry-After").and_then(|seconds| seconds.parse::<u32>().ok());
-    if !seconds.is_some_and(|seconds| seconds > 0) {
+    if seconds.unwrap_or(0) == 0 {
         wrong(reply, "a 503 without Retry-After")
     } else if !reply.says_close() || reply.body != UNAVAILABLE {
         wrong(reply, "a 503 unlike docs/wire.md 1.0")
