@@ -79,8 +79,15 @@ pub enum OpenError {
         /// What the database said.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The thread that commits could not be started.
-    #[error("cannot start the thread that writes the database: {source}")]
+    /// Redis cannot be reached, or will not do.
+    #[cfg(feature = "redis")]
+    #[error("cannot use Redis: {reason}")]
+    Redis {
+        /// What is wrong, without its URL: that may hold a password.
+        reason: String,
+    },
+    /// The thread that owns the database or the line to it could not be started.
+    #[error("cannot start the thread that talks to the database: {source}")]
     Thread {
         /// What the system said.
         source: io::Error,
@@ -143,6 +150,14 @@ impl fmt::Display for Subject {
             Self::Token => "token",
             Self::Release => "release",
         })
+    }
+}
+
+#[cfg(feature = "redis")]
+impl OpenError {
+    /// Redis will not do.
+    pub(crate) fn redis(reason: impl fmt::Display) -> Self {
+        Self::Redis { reason: reason.to_string() }
     }
 }
 

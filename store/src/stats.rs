@@ -46,6 +46,16 @@ pub struct StoreStats {
     pub writes_deferred_total: u64,
     /// Images that could not be opened or were not what was published, in all.
     pub images_refused_total: u64,
+    /// Does Redis answer? False in stores without one, as the counts that follow are 0.
+    pub redis_up: bool,
+    /// Calls sent to Redis, in all.
+    pub redis_calls_total: u64,
+    /// Calls that failed, in all.
+    pub redis_calls_failed_total: u64,
+    /// Operations in all those calls.
+    pub redis_operations_total: u64,
+    /// Times that Redis went away.
+    pub redis_outages_total: u64,
     /// Writes per commit.
     pub group_writes: Buckets,
     /// Microseconds per commit, from its first statement until it was durable.
@@ -91,6 +101,34 @@ impl Counters {
         }
     }
 
+    /// So many tokens went this way.
+    #[cfg(feature = "redis")]
+    pub(crate) fn token(&self, way: TokenCount, tokens: u64) {
+        let counter = match way {
+            TokenCount::Issued => &self.tokens_issued,
+            TokenCount::Started => &self.tokens_started,
+            TokenCount::Claimed => &self.tokens_claimed,
+            TokenCount::Expired => &self.tokens_expired,
+            TokenCount::Replaced => &self.tokens_replaced,
+            TokenCount::Revoked => &self.tokens_revoked,
+        };
+        counter.fetch_add(tokens, Relaxed);
+    }
+
+    /// A token was issued; so many were replaced by it, and so many had ended by then.
+    #[cfg(feature = "redis")]
+    pub(crate) fn issued(&self, replaced: u64, ended: u64) {
+        self.token(TokenCount::Issued, 1);
+        self.token(TokenCount::Replaced, replaced);
+        self.token(TokenCount::Expired, ended);
+    }
+
+    /// So many writes were kept.
+    #[cfg(feature = "redis")]
+    pub(crate) fn wrote(&self, writes: u64) {
+        self.writes.fetch_add(writes, Relaxed);
+    }
+
     /// A commit of so many writes became durable after this time.
     pub(crate) fn committed(&self, writes: usize, took: Duration) {
         self.commits.fetch_add(1, Relaxed);
@@ -133,12 +171,23 @@ impl Counters {
     }
 }
 
+/// What can become of a token.
+#[cfg(feature = "redis")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TokenCount {
+    Issued,
+    Started,
+    Claimed,
+    Expired,
+    Replaced,
+    Revoked,
+}
+
 impl Shared {
     /// Counts of this moment.
     pub(crate) fn stats(&self) -> StoreStats {
         let tables = self.tables();
         let (tokens_open, tokens_started) = tables.tokens.open_and_started();
-        let counters = &self.counters;
         StoreStats {
             owners: tables.owners.rows.len() as u64,
             keys: tables.owners.keys_len() as u64,
@@ -146,19 +195,29 @@ impl Shared {
             releases: tables.releases.rows.len() as u64,
             tokens_open,
             tokens_started,
-            tokens_issued_total: counters.tokens_issued.load(Relaxed),
-            tokens_started_total: counters.tokens_started.load(Relaxed),
-            tokens_claimed_total: counters.tokens_claimed.load(Relaxed),
-            tokens_expired_total: counters.tokens_expired.load(Relaxed),
-            tokens_replaced_total: counters.tokens_replaced.load(Relaxed),
-            tokens_revoked_total: counters.tokens_revoked.load(Relaxed),
-            commits_total: counters.commits.load(Relaxed),
-            commits_failed_total: counters.commits_failed.load(Relaxed),
-            writes_total: counters.writes.load(Relaxed),
-            writes_deferred_total: counters.writes_deferred.load(Relaxed),
             images_refused_total: self.images.refused_total(),
-            group_writes: counters.group_writes.buckets(&GROUP_WRITES),
-            commit_us: counters.commit_us.buckets(&COMMIT_US),
+            ..self.counters.totals()
+        }
+    }
+}
+
+impl Counters {
+    /// What was counted; the facts of the moment are left at 0.
+    pub(crate) fn totals(&self) -> StoreStats {
+        StoreStats {
+            tokens_issued_total: self.tokens_issued.load(Relaxed),
+            tokens_started_total: self.tokens_started.load(Relaxed),
+            tokens_claimed_total: self.tokens_claimed.load(Relaxed),
+            tokens_expired_total: self.tokens_expired.load(Relaxed),
+            tokens_replaced_total: self.tokens_replaced.load(Relaxed),
+            tokens_revoked_total: self.tokens_revoked.load(Relaxed),
+            commits_total: self.commits.load(Relaxed),
+            commits_failed_total: self.commits_failed.load(Relaxed),
+            writes_total: self.writes.load(Relaxed),
+            writes_deferred_total: self.writes_deferred.load(Relaxed),
+            group_writes: self.group_writes.buckets(&GROUP_WRITES),
+            commit_us: self.commit_us.buckets(&COMMIT_US),
+            ..StoreStats::default()
         }
     }
 }

@@ -120,7 +120,8 @@ fn check(directory: &Path, said: &mut Said) {
     let store = Embedded::open(directory, EmbeddedOptions::default()).expect("opens at once");
     let operator = store.operator();
     let mut desk = Desk::new(&store);
-    let keys: HashSet<[u8; 32]> = operator.keys(None).iter().map(|key| key.hash).collect();
+    let keys: HashSet<[u8; 32]> =
+        operator.keys(None).expect("keys").iter().map(|key| key.hash).collect();
     assert!(said.keys.is_subset(&keys), "an acknowledged key is lost");
     for release in &said.releases {
         let answer = desk.ask(Query::Fetch { release: *release });
@@ -162,7 +163,7 @@ fn writes_until_it_is_killed() {
     let round: u64 = env::var(ROUND).ok().and_then(|round| round.parse().ok()).unwrap_or(0);
     let store = Embedded::open(&directory, EmbeddedOptions::default()).expect("a store");
     let operator = store.operator();
-    if operator.owners().is_empty() {
+    if operator.owners().expect("owners").is_empty() {
         operator.create_owner(Some(owner())).expect("a new owner");
     }
     let key = operator.create_key(&owner(), "key").expect("a key");

@@ -415,7 +415,7 @@ impl Side {
                 row.newest.as_ref().map(|offer| self.release(offer.release)),
             )
         });
-        let releases = operator.releases(None).into_iter().map(|row| {
+        let releases = operator.releases(None).expect("releases").into_iter().map(|row| {
             format!(
                 "{} {:?} {} {:?} {:?}\n",
                 self.release(row.offer.release),
@@ -425,11 +425,11 @@ impl Side {
                 row.offer.platform,
             )
         });
-        let keys = operator.keys(None).into_iter().map(|key| {
+        let keys = operator.keys(None).expect("keys").into_iter().map(|key| {
             let number = self.keys.iter().position(|(_, hash)| *hash == key.hash);
             format!("{:?} {number:?} {} {}\n", key.owner, key.alias, key.created)
         });
-        format!("{:?}\n", operator.owners())
+        format!("{:?}\n", operator.owners().expect("owners"))
             + &devices.chain(releases).chain(keys).collect::<String>()
     }
 

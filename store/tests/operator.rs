@@ -39,15 +39,15 @@ fn owners_and_keys_are_listed_and_named_once() {
         bench.publish(first, Target::All, b"firmware");
         bench.reopen();
 
-        let owners = bench.operator.owners();
+        let owners = bench.operator.owners().expect("owners");
         let counts = owners.iter().map(|row| (row.owner, row.keys, row.devices, row.releases));
         assert_eq!(counts.collect::<Vec<_>>(), [(first, 1, 1, 1), (second, 1, 0, 0)]);
         assert_eq!(owners[0].created, START_MS / 1000);
-        let keys = bench.operator.keys(None);
+        let keys = bench.operator.keys(None).expect("keys");
         assert_eq!(keys.len(), 2);
         assert_eq!((keys[1].owner, &*keys[1].alias), (second, "caf\u{e9}"));
         assert_eq!(keys[1].hash, new.hash);
-        assert_eq!(bench.operator.keys(Some(&second)), keys[1..]);
+        assert_eq!(bench.operator.keys(Some(&second)).expect("keys"), keys[1..]);
         assert_ne!(keys[0].hash, key.0, "the key itself is not kept");
 
         let revoked = bench.operator.revoke_key(&new.hash).expect("revoked");
@@ -157,14 +157,14 @@ fn releases_are_listed_and_withdrawn_once() {
         let withdrawn = bench.operator.withdraw(first.offer.release).expect("withdrawn");
         assert_eq!(withdrawn.withdrawn, Some(START_MS / 1000 + 5));
         bench.reopen();
-        let rows = bench.operator.releases(None);
+        let rows = bench.operator.releases(None).expect("releases");
         let ids: Vec<ReleaseId> = rows.iter().map(|row| row.offer.release).collect();
         assert_eq!(ids, [first.offer.release, second.offer.release]);
         assert_eq!(rows[0], withdrawn);
         assert_eq!(rows[0].offer, first.offer);
         assert_eq!(rows[1].source.as_deref(), Some("build 7"));
         assert_eq!((rows[1].published, rows[1].withdrawn), (START_MS / 1000, None));
-        assert_eq!(bench.operator.releases(Some(&other)), rows[1..]);
+        assert_eq!(bench.operator.releases(Some(&other)).expect("releases"), rows[1..]);
         let row = bench.operator.device(device).expect("readable").expect("known");
         assert_eq!(row.newest, None);
         assert!(matches!(
@@ -211,7 +211,7 @@ fn what_cannot_be_offered_is_not_published() {
             panic!("{foreign:?}");
         };
         assert!(error.to_string().contains("another owner"), "{error}");
-        assert!(bench.operator.releases(None).is_empty());
+        assert!(bench.operator.releases(None).expect("releases").is_empty());
         let images = std::fs::read_dir(bench.directory.path().join("images")).expect("readable");
         assert_eq!(images.count(), 1, "only where they are written aside");
         publish(&bench.operator, good()).expect("published");
