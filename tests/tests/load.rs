@@ -52,7 +52,7 @@ fn a_server_that_stops_and_starts_again_is_right_throughout() {
     let (address, handle) = serve(&store);
     load.redirect(0, address);
     let back = Instant::now();
-    load.wait_until_recovered(back);
+    let _ = load.wait_until_recovered(back);
     let report = load.stop();
     handle.shutdown();
     handle.join().expect("drained");

@@ -11,10 +11,10 @@
 //! let load = Load::start(Plan::new(servers, "owner", "key"));
 //! // Kill something, and restart it; then
 //! let back = std::time::Instant::now();
-//! load.wait_until_recovered(back);
+//! let recovery = load.wait_until_recovered(back);
 //! let report = load.stop();
 //! report.assert_right();
-//! println!("{report}, recovered in {:?}", report.recovery_after(back));
+//! println!("{report}, recovered in {recovery:?}");
 //! ```
 
 mod driver;
@@ -58,7 +58,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// A load that goes on until it is stopped.
+/// A load that goes on until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Load {
     shared: Arc<Shared>,
@@ -194,17 +194,19 @@ impl Load {
     }
 
     /// Waits until service is back after `instant`: until a second's worth of check-ins that were
-    /// sent after it have been answered with 200, and none of them with anything else.
+    /// sent after it have been answered with 200, and none of them with anything else. Returns how
+    /// long after `instant` the first of those was answered.
     ///
     /// # Panics
     /// As [`Load::wait_for_right`].
-    pub fn wait_until_recovered(&self, instant: Instant) {
+    pub fn wait_until_recovered(&self, instant: Instant) -> Duration {
         wait_for("service to be back", || {
             let sent = self.shared.sent();
             let since = begun_again(&sent, instant)?;
             let last = sent.iter().map(|sent| sent.at).max()?;
-            (last > since + Duration::from_secs(1)).then_some(())
-        });
+            let recovery = since.saturating_duration_since(instant);
+            (last > since + Duration::from_secs(1)).then_some(recovery)
+        })
     }
 
     /// Sends nothing more, waits for what is under way, and returns all.
@@ -212,17 +214,23 @@ impl Load {
     /// # Panics
     /// If a thread has panicked.
     #[must_use]
-    pub fn stop(self) -> Report {
+    pub fn stop(mut self) -> Report {
         self.shared.is_stopping.store(true, Ordering::Relaxed);
         let mut report =
             Report { sent: Vec::new(), acknowledged: Vec::new(), lateness_max: Duration::ZERO };
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             let part = thread.join().expect("a thread of the load");
             report.acknowledged.extend(part.acknowledged);
             report.lateness_max = report.lateness_max.max(part.lateness_max);
         }
         report.sent = std::mem::take(&mut *self.shared.sent());
         report
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
     }
 }
 
