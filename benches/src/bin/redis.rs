@@ -91,6 +91,8 @@ fn measure(
     changes: bool,
     rounds: usize,
 ) -> Result<Vec<[Cost; 2]>> {
+    // Devices of the last run are another owner's.
+    redis.call(&["FLUSHALL"]);
     let mut sides = Vec::new();
     for contestant in contestants {
         let server = Server::start(contestant, &["setsid"])?;
@@ -190,6 +192,7 @@ fn writes_to_redis(redis: &RedisServer, contestant: Contestant<'_>, changes: boo
         let file = tempfile::NamedTempFile::new()?;
         let path = file.path().display().to_string();
         let calls = "trace=write,writev,sendto,sendmsg,sendmmsg";
+        redis.call(&["FLUSHALL"]);
         let wrapper = ["strace", "-f", "-yy", "-e", calls, "-o", &path];
         let server = Server::start(contestant, &wrapper)?;
         let fleet = server.fleet()?;
