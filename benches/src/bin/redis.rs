@@ -32,6 +32,8 @@ const ROUNDS: usize = 32;
 const SLICE: Duration = Duration::from_millis(400);
 const SERVER_CPU: usize = 0;
 const LOAD_CPU: usize = 1;
+/// In a session of its own, which can be preferred, and which ends with this program.
+const APART: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "setsid"];
 /// Requests of the two traced runs.
 const TRACED: [u64; 2] = [2_000, 12_000];
 
@@ -95,7 +97,7 @@ fn measure(
     redis.call(&["FLUSHALL"]);
     let mut sides = Vec::new();
     for contestant in contestants {
-        let server = Server::start(contestant, &["setsid"])?;
+        let server = Server::start(contestant, &APART)?;
         cpu::pin(server.pid(), SERVER_CPU)?;
         cpu::prefer(server.pid());
         let fleet = server.fleet()?;
