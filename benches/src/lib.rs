@@ -187,23 +187,29 @@ impl Server {
     ///
     /// If it cannot be asked.
     pub fn stop(mut self) -> Result<()> {
-        // Under a tracer the server is its child.
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(children).unwrap_or_default();
-        let own = self.pid().to_string();
-        let pid = children.split_whitespace().next().unwrap_or(&own);
-        let asked = Command::new("kill").args(["-TERM", pid]).status()?;
-        if !asked.success() {
+        if !self.signal("-TERM") {
             bail!("kill failed");
         }
         self.child.wait()?;
         Ok(())
     }
+
+    /// Under a tracer the server is its child.
+    fn signal(&self, signal: &str) -> bool {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let own = self.pid().to_string();
+        let pid = children.split_whitespace().next().unwrap_or(&own);
+        Command::new("kill").args([signal, pid]).status().is_ok_and(|status| status.success())
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Gone already after `stop`: both calls then do nothing.
+        // Gone already after `stop`, and nobody else has its number before `wait`.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("-KILL");
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -119,7 +119,7 @@ fn hear_line(output: &mut impl BufRead, said: &mut Said) -> Option<bool> {
 fn check(directory: &Path, said: &mut Said) {
     let store = Embedded::open(directory, EmbeddedOptions::default()).expect("opens at once");
     let operator = store.operator();
-    let mut desk = Desk::new(&store);
+    let mut desk = Desk::new(|wake| store.store(wake));
     let keys: HashSet<[u8; 32]> =
         operator.keys(None).expect("keys").iter().map(|key| key.hash).collect();
     assert!(said.keys.is_subset(&keys), "an acknowledged key is lost");
@@ -169,7 +169,7 @@ fn writes_until_it_is_killed() {
     let key = operator.create_key(&owner(), "key").expect("a key");
     say(format!("@key {}\n@hash {}\n", hex(&key.key.0), hex(&key.hash)));
     let mut release = publish(&operator, round);
-    let mut desks = [Desk::new(&store), Desk::new(&store)];
+    let mut desks = [Desk::new(|wake| store.store(wake)), Desk::new(|wake| store.store(wake))];
     for turn in 0_u64.. {
         let size = 1 + turn * 7 % 64;
         let base = (round << 24) + (turn << 8);

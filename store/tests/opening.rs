@@ -26,7 +26,7 @@ fn filled() -> tempfile::TempDir {
         Query::Record(Box::new(Record { grant: Some(grant(Some(release))), ..record }))
     });
     bench.desk.ask_all(records.collect());
-    bench.embedded.take().expect("open").close();
+    bench.close();
     bench.directory
 }
 

@@ -35,7 +35,7 @@ pub(super) fn token(hash: &TokenHash) -> Key {
     format!("ott:{}", hex(&hash.0))
 }
 
-/// String: which device of an owner has a MAC.
+/// Sorted set: which devices of an owner have a MAC, those that were registered first before.
 pub(super) fn mac(owner: &OwnerId, mac: Mac) -> Key {
     format!("mac:{owner}:{}", mac_text(mac))
 }

@@ -108,6 +108,11 @@ impl Link {
         self.turns.get()
     }
 
+    /// Unix seconds, only to be shown: not Redis' clock, but this machine's.
+    pub(super) fn unix_s(&self) -> u64 {
+        self.clock.as_ref().map_or_else(|| crate::clock::system()(), |clock| clock()) / 1000
+    }
+
     /// Sends what gathers, forever.
     pub(super) async fn run(self: Rc<Self>) {
         loop {

@@ -113,7 +113,7 @@ impl Facts for RedisOperator {
             if !desk.owner(&owner).await?.exists() {
                 return Err(not_found(Subject::Owner));
             }
-            let created = unix_now();
+            let created = desk.link.unix_s();
             desk.rekey(&owner, |keys| with_key(keys, &hash, &kept, created)).await?;
             Ok(())
         })?;
@@ -218,7 +218,7 @@ impl Desk {
             self.link.ask(Op::write("found", [keys::owner(owner)]).arg(created)).await?;
         let (is_new, created) = (reply.flag()?, reply.text()?);
         // Also where it is not new: its maker may have broken off between the two.
-        let index = Op::write("index", [keys::OWNERS.to_owned()]);
+        let index = Op::write("append", [keys::OWNERS.to_owned()]);
         self.link.ask(index.arg(owner.as_str().to_owned()).arg(created.to_string())).await?;
         Ok(is_new)
     }
@@ -229,7 +229,8 @@ impl Desk {
         let mut owners = Vec::new();
         while !reply.is_empty() {
             let owner = reply.parsed(OwnerId::parse)?;
-            owners.push((owner, reply.number()?));
+            let created: f64 = reply.number()?;
+            owners.push((owner, created as u64));
         }
         Ok(owners)
     }
@@ -315,6 +316,7 @@ impl Desk {
                 }
             }
             found.sort_unstable();
+            found.dedup();
             ids.extend(found.into_iter().take(missing));
             if ids.len() == limit {
                 break;
@@ -341,9 +343,4 @@ impl Desk {
 
 fn key_row(owner: OwnerId, key: &Key) -> KeyRow {
     KeyRow { owner, hash: key.hash, alias: key.alias.to_string(), created: key.created }
-}
-
-/// Unix seconds of this machine: only to be shown.
-fn unix_now() -> u64 {
-    crate::clock::system()() / 1000
 }

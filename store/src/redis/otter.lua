@@ -176,6 +176,14 @@ reads.members = { 1, function(keys, k)
   return redis.call('ZRANGE', keys[k + 1], 0, -1, 'WITHSCORES')
 end }
 
+-- Of those that share a mac, so many are looked at.
+local HOLDERS_MAX = 8
+
+-- holders (mac): the devices that have a mac, in the order in which they took it.
+reads.holders = { 1, function(keys, k)
+  return redis.call('ZRANGE', keys[k + 1], 0, HOLDERS_MAX - 1)
+end }
+
 -- token (dev, tok) hash: device and token, or nothing. The last field says whether it lives.
 reads.token = { 2, function(keys, k, args, a)
   local token = find_token(keys[k + 2], args[a])
@@ -257,16 +265,18 @@ local function keep_check_in(key, args, a)
 end
 
 -- record (dev, facts, tok) owner, prepared, named, invented, offered, grant, check-in, ..: keeps a
--- check-in. Unless `prepared`, a new device or a new mac is answered with 'again', because an
--- index in another slot has to be written first. With a check-in its seven arguments follow (mac,
+-- check-in. Unless `prepared`, a new device or a new mac is answered with 'again' and the time of
+-- registration, because an index in another slot has to be written first. With a check-in its seven arguments follow (mac,
 -- version, platform, env, digest, told, facts), with a grant the six of the token.
 writes.record = { 3, function(keys, k, args, a)
   local key = keys[k + 1]
-  local known = redis.call('HMGET', key, 'owner', 'alias', 'auto', 'mac')
+  local known = redis.call('HMGET', key, 'owner', 'alias', 'auto', 'mac', 'registered')
   if known[1] and known[1] ~= args[a] then return { 'foreign' } end
   local has_grant, has_check_in = args[a + 5] == '1', args[a + 6] == '1'
   local mac = has_check_in and optional(args[a + 7])
-  if args[a + 1] == '0' and (not known[1] or mac and mac ~= known[4]) then return { 'again' } end
+  if args[a + 1] == '0' and (not known[1] or mac and mac ~= known[4]) then
+    return { 'again', known[5] or '' }
+  end
   local alias = known[2]
   if not known[1] then
     alias = optional(args[a + 2]) or args[a + 3]
@@ -348,16 +358,33 @@ writes.aim = { 1, function(keys, k, args, a)
   return {}
 end }
 
--- drop (key) value: removes a pointer, if it holds this.
-writes.drop = { 1, function(keys, k, args, a)
-  if redis.call('GET', keys[k + 1]) == args[a] then redis.call('DEL', keys[k + 1]) end
+-- lead (mac) device: takes a mac that no device has; says which have it afterwards.
+writes.lead = { 1, function(keys, k, args, a)
+  if redis.call('ZCARD', keys[k + 1]) == 0 then
+    redis.call('ZADD', keys[k + 1], text(math.floor(now / 1000)), args[a])
+  end
+  return redis.call('ZRANGE', keys[k + 1], 0, HOLDERS_MAX - 1)
+end }
+
+-- index (key) member: adds to an index in the order of its members.
+writes.index = { 1, function(keys, k, args, a)
+  if not redis.call('ZSCORE', keys[k + 1], args[a]) then redis.call('ZADD', keys[k + 1], 0, args[a]) end
   return {}
 end }
 
--- index (key) member, score: adds to an index.
-writes.index = { 1, function(keys, k, args, a)
+-- unindex (key) member: removes from an index.
+writes.unindex = { 1, function(keys, k, args, a)
+  redis.call('ZREM', keys[k + 1], args[a])
+  return {}
+end }
+
+-- append (key) member, seconds or nothing: adds to an index in the order of time, now where none is
+-- given, and among equals behind those that are there (up to a million).
+writes.append = { 1, function(keys, k, args, a)
   if not redis.call('ZSCORE', keys[k + 1], args[a]) then
-    redis.call('ZADD', keys[k + 1], args[a + 1], args[a])
+    local seconds = args[a + 1] ~= '' and args[a + 1] or text(math.floor(now / 1000))
+    local place = redis.call('ZCARD', keys[k + 1])
+    redis.call('ZADD', keys[k + 1], seconds .. string.format('.%06d', place), args[a])
   end
   return {}
 end }

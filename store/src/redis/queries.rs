@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join_all};
 use otter_protocol::{
     Alias, Answer, CheckIn, DeviceId, DeviceStanding, Grant, Identify, KeyStanding, Mac, Offer,
     OwnerId, Query, Record, Recorded, Redemption, Release, ReleaseId, Standing, Token,
@@ -75,10 +75,20 @@ impl Desk {
     }
 
     async fn find_mac(&self, owner: &OwnerId, mac: Mac) -> Result<Option<Known>, Trouble> {
-        let Some(udid) = self.text(keys::mac(owner, mac)).await? else { return Ok(None) };
-        let Some(udid) = DeviceId::parse(&udid) else { return Ok(None) };
-        let known = self.device(udid).await?;
-        Ok(known.filter(|known| known.owner == *owner && known.device.mac == Some(mac)))
+        let reply = self.link.ask(Op::read("holders", [keys::mac(owner, mac)])).await?;
+        let found = self.holding(reply).await?;
+        Ok(found.into_iter().find_map(|(_, known)| known.filter(|known| holds(known, owner, mac))))
+    }
+
+    /// The devices behind the entries of a MAC, in their order; some may be none yet, or have
+    /// another MAC by now.
+    async fn holding(&self, mut reply: Reply) -> Result<Vec<(DeviceId, Option<Known>)>, Trouble> {
+        let mut udids = Vec::new();
+        while !reply.is_empty() {
+            udids.push(reply.parsed(DeviceId::parse)?);
+        }
+        let known = try_join_all(udids.iter().map(|udid| self.device(*udid))).await?;
+        Ok(udids.into_iter().zip(known).collect())
     }
 
     async fn fetch(self: &Rc<Self>, release: ReleaseId) -> Result<Option<Release<()>>, Trouble> {
@@ -105,7 +115,8 @@ impl Desk {
         };
         let op = Op::write("start", [keys::tokens(looked.holder.device)]);
         let op = op.arg(keys::hex(&hash.0)).arg(offer.release.to_string());
-        let mut reply = self.link.ask(op).await?;
+        // A failover that forgets it would give the token its first deadline back.
+        let mut reply = self.link.ask(op.replicated()).await?;
         if reply.is_empty() {
             return Ok(Redemption::Unknown);
         }
@@ -118,9 +129,9 @@ impl Desk {
 
     async fn claim(self: &Rc<Self>, hash: &TokenHash) -> Result<bool, Trouble> {
         let Some(looked) = self.look(hash).await? else { return Ok(false) };
-        let Some(_) = looked.bound.clone().filter(|offer| self.intact(offer)) else {
+        if looked.bound.as_deref().is_some_and(|offer| !self.intact(offer)) {
             return Ok(false);
-        };
+        }
         let op = Op::write("claim", [keys::tokens(looked.holder.device)]);
         let claimed = self.link.ask(op.arg(keys::hex(&hash.0)).replicated()).await?.flag()?;
         self.counters.token(TokenCount::Claimed, u64::from(claimed));
@@ -171,17 +182,33 @@ impl Desk {
         let mac = record.check_in.as_ref().and_then(|check_in| check_in.mac);
         let (udid, mut prepared) = match (record.device, mac) {
             (Some(udid), _) => (udid, false),
-            (None, Some(mac)) => (self.leader(&record.owner, mac, minted.device).await?, false),
-            (None, None) => (minted.device, false),
+            (None, Some(mac)) => {
+                let leader = self.leader(&record.owner, mac, minted.device).await?;
+                (leader, leader == minted.device)
+            }
+            (None, None) => (minted.device, true),
         };
+        if prepared {
+            // Nobody can have written what it needs.
+            self.prepare(&record.owner, udid, mac, String::new()).await?;
+        }
         let token = record.grant.map(|grant| (TokenHash::of(&minted.token), grant));
         loop {
             let kept = self.link.ask(record_op(record, udid, prepared, token.as_ref()));
             let pointed = self.point(token.as_ref(), udid, &record.owner);
             let (mut reply, ()) = try_join(kept, pointed).await?;
             match &*reply.text()? {
+                "foreign" if prepared => {
+                    // Another owner was faster.
+                    let key = keys::devices(&record.owner, keys::shard(udid));
+                    self.link.ask(Op::write("unindex", [key]).arg(udid.to_string())).await?;
+                    return Ok(None);
+                }
                 "foreign" => return Ok(None),
-                "again" if !prepared => self.prepare(&record.owner, udid, mac).await?,
+                "again" if !prepared => {
+                    let registered = reply.text()?.to_string();
+                    self.prepare(&record.owner, udid, mac, registered).await?;
+                }
                 "kept" => return self.recorded(record, udid, reply, &minted.token).await.map(Some),
                 other => return Err(Trouble::Odd(format!("a record was answered with {other}"))),
             }
@@ -208,13 +235,13 @@ impl Desk {
         if !old_mac.is_empty() {
             let key = format!("mac:{}:{old_mac}", record.owner);
             // It is only in the way, and looked through by whoever meets it.
-            let _ = self.link.ask(Op::write("drop", [key]).arg(udid.to_string())).await;
+            let _ = self.link.ask(Op::write("unindex", [key]).arg(udid.to_string())).await;
         }
         let token = record.grant.map(|_| *token);
         Ok(Recorded { device: udid, alias, auto_update, token })
     }
 
-    /// Which device is registered for this MAC: the one that leads by it already, also where
+    /// Which device is registered for this MAC: the one that is found by it already, also where
     /// another server registers it at this moment, or the one of the minted id.
     async fn leader(
         &self,
@@ -222,26 +249,14 @@ impl Desk {
         mac: Mac,
         minted: DeviceId,
     ) -> Result<DeviceId, Trouble> {
-        let key = keys::mac(owner, mac);
-        let mut expected = String::new();
-        loop {
-            let op = Op::write("point", [key.clone()]);
-            let op = op.arg(minted.to_string()).arg(expected).arg("");
-            let holds = self.link.ask(op).await?.text()?;
-            let Some(leader) = DeviceId::parse(&holds) else {
-                expected = holds.to_string();
-                continue;
-            };
-            if leader == minted {
-                return Ok(minted);
-            }
-            match self.device(leader).await? {
-                Some(known) if known.owner != *owner || known.device.mac != Some(mac) => {
-                    expected = holds.to_string();
-                }
-                Some(_) | None => return Ok(leader),
-            }
-        }
+        let op = Op::write("lead", [keys::mac(owner, mac)]).arg(minted.to_string());
+        let reply = self.link.ask(op).await?;
+        let found = self.holding(reply).await?;
+        let leader = found.iter().find(|(_, known)| match known {
+            Some(known) => holds(known, owner, mac),
+            None => true,
+        });
+        Ok(leader.map_or(minted, |(leader, _)| *leader))
     }
 
     /// Writes the indexes of a device before the device itself, so that a crash between the two
@@ -251,19 +266,20 @@ impl Desk {
         owner: &OwnerId,
         udid: DeviceId,
         mac: Option<Mac>,
+        registered: String,
     ) -> Result<(), Trouble> {
         let index = Op::write("index", [keys::devices(owner, keys::shard(udid))]);
-        let listed = self.link.ask(index.arg(udid.to_string()).arg("0"));
-        let aimed = async {
+        let listed = self.link.ask(index.arg(udid.to_string()));
+        let held = async {
             match mac {
                 Some(mac) => {
-                    let op = Op::write("aim", [keys::mac(owner, mac)]).arg(udid.to_string());
-                    self.link.ask(op).await.map(|_| ())
+                    let op = Op::write("append", [keys::mac(owner, mac)]).arg(udid.to_string());
+                    self.link.ask(op.arg(registered)).await.map(|_| ())
                 }
                 None => Ok(()),
             }
         };
-        try_join(listed, aimed).await?;
+        try_join(listed, held).await?;
         Ok(())
     }
 
@@ -305,6 +321,11 @@ impl Looked {
             forced,
         })
     }
+}
+
+/// Has a device of this owner this MAC?
+fn holds(known: &Known, owner: &OwnerId, mac: Mac) -> bool {
+    known.owner == *owner && known.device.mac == Some(mac)
 }
 
 fn record_op(
