@@ -29,7 +29,7 @@ pub mod device;
 pub mod exchange;
 pub mod image;
 pub mod laws;
-
+pub mod load;
 pub mod model;
 pub mod random;
 pub mod redis;

@@ -18,7 +18,7 @@ pub enum Value {
     /// A simple or a bulk string.
     Bytes(Vec<u8>),
     /// An array.
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// A refusal, such as `OOM command not allowed ...`.
     Error(String),
 }

@@ -139,7 +139,8 @@ fn start_sentinel(primary: u16) -> Process {
     sentinel.write_config(&format!(
         "{}port {}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
          sentinel auth-user {SERVICE} {}\nsentinel auth-pass {SERVICE} {}\n\
-         sentinel down-after-milliseconds {SERVICE} 2000\nsentinel failover-timeout {SERVICE} 3000\n",
+         sentinel down-after-milliseconds {SERVICE} 2000\n\
+         sentinel failover-timeout {SERVICE} 3000\n",
         process::common_config(),
         sentinel.port(),
         process::USER,
