@@ -59,7 +59,7 @@ type Group = (u16, Kind);
 /// What waits for the next call of one group.
 #[derive(Default)]
 struct Gathered {
-    ops: Vec<(Op, oneshot::Sender<Result<Reply, Trouble>>)>,
+    ops: Vec<Asked>,
     under_way: usize,
 }
 
@@ -179,7 +179,7 @@ impl Link {
             Ok(replies) => {
                 for (answer, reply) in answers.into_iter().zip(replies) {
                     // The asker may have gone away.
-                    let _ = answer.send(Reply::of(reply));
+                    let _ = answer.send(reply);
                 }
             }
             Err(trouble) => {
@@ -195,7 +195,7 @@ impl Link {
     }
 
     /// Any answer shows that Redis is not stalled.
-    fn settle(&self, number: u64, replies: &Result<Vec<Value>, Trouble>) {
+    fn settle<R>(&self, number: u64, replies: &Result<R, Trouble>) {
         let mut under_way = self.under_way.borrow_mut();
         under_way.remove(&number);
         match replies {
@@ -213,14 +213,16 @@ impl Link {
         (slot, kind): Group,
         ops: Vec<Op>,
         count: usize,
-    ) -> Result<Vec<Value>, Trouble> {
+    ) -> Result<Vec<Result<Reply, Trouble>>, Trouble> {
         let args = self.arguments(kind, ops);
         let mut loaded = false;
         let mut patience = TRYAGAIN_TIMES;
         loop {
             let error = match self.fcall(slot, kind, args.clone()).await {
-                Ok(Value::Array(replies)) if replies.len() == count => return Ok(replies),
-                Ok(_) => return Err(Trouble::odd("a call is not answered one by one")),
+                Ok(answer) => match answer.into_bytes() {
+                    Some(answer) => return Reply::each(answer, count),
+                    None => return Err(Trouble::odd("a call is answered by no text")),
+                },
                 Err(Failed::Known(trouble)) => return Err(trouble),
                 Err(Failed::Call(error)) => error,
             };

@@ -5,7 +5,7 @@
 --
 --   FCALL otter_read|otter_write <keys> key.. now <operation> <arguments> argument.. ..
 --
--- The reply has one array per operation, in order. One whose first element is '!' says that the
+-- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says that the
 -- operation failed; it changed nothing, unless the error came from its last write.
 --
 -- The name carries a version, so that servers of two releases can work on one Redis. Keys, fields
@@ -447,7 +447,7 @@ local function run(operations, keys, args)
     replies[#replies + 1] = reply
     k, a = k + operation[1], a + 2 + n
   end
-  return replies
+  return cmsgpack.pack(replies)
 end
 
 redis.register_function{
