@@ -40,6 +40,7 @@ mod desk;
 mod device;
 mod identify;
 mod keys;
+mod library;
 mod line;
 mod link;
 mod op;

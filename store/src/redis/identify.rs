@@ -1,6 +1,5 @@
 //! Who presents a key, and which device is it: the question behind every request.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,18 +25,25 @@ impl Desk {
         let device =
             |(_, device, _): &(_, DeviceId, _)| Op::read("device", [keys::device(*device)]);
         let devices = self.link.ask_all(asked.iter().map(device));
+        // Nearly always they have one owner, or few.
         let mut owners: Vec<OwnerId> = Vec::new();
-        for owner in asked.iter().filter_map(|(identify, ..)| identify.owner) {
-            if owners.last() != Some(&owner) && !owners.contains(&owner) {
-                owners.push(owner);
-            }
-        }
+        let place = |owner: &OwnerId, owners: &mut Vec<OwnerId>| {
+            let known = owners.iter().position(|known| known == owner);
+            known.unwrap_or_else(|| {
+                owners.push(*owner);
+                owners.len() - 1
+            })
+        };
+        let places = asked.iter().map(|(identify, ..)| identify.owner);
+        let places: Vec<Option<usize>> =
+            places.map(|owner| owner.map(|owner| place(&owner, &mut owners))).collect();
         let catalogs = join_all(owners.iter().map(|owner| self.owner(owner)));
         let (devices, catalogs) = join(devices.replies(), catalogs).await;
-        let catalogs: HashMap<_, _> = owners.into_iter().zip(catalogs).collect();
-        for ((identify, device, promise), reply) in asked.into_iter().zip(devices) {
+        for (((identify, device, promise), reply), place) in
+            asked.into_iter().zip(devices).zip(places)
+        {
             let known = reply.and_then(|mut reply| Known::read(device, &mut reply));
-            let catalog = identify.owner.and_then(|owner| catalogs.get(&owner));
+            let catalog = place.and_then(|place| catalogs.get(place));
             match (known, catalog) {
                 (Ok(None), _) if identify.mac.is_some() => {
                     let desk = Rc::clone(&self);

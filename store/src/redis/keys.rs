@@ -80,7 +80,7 @@ pub(super) const SHARDS: u8 = 16;
 fn of_device(kind: &str, udid: DeviceId) -> Key {
     let mut key = String::with_capacity(kind.len() + 37);
     key.push_str(kind);
-    key.extend(udid.text().map(char::from));
+    key.push_str(std::str::from_utf8(&udid.text()).unwrap_or_default());
     key.push('}');
     key
 }

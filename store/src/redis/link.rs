@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::library::Library;
 use super::op::{Arg, Kind, Op};
 use super::reply::Reply;
 use super::round::{Place, Round};
@@ -36,6 +37,7 @@ pub(super) struct Link {
     /// all that follows.
     replicated: Option<Replicated>,
     is_cluster: bool,
+    library: Library,
     clock: Option<Clock>,
     status: Arc<Status>,
     groups: RefCell<HashMap<Group, Gathered>>,
@@ -75,6 +77,7 @@ impl Link {
             is_cluster: client.is_clustered(),
             client,
             replicated,
+            library: Library::new(),
             clock,
             status,
             groups: RefCell::default(),
@@ -270,7 +273,8 @@ impl Link {
             Some(replicated) if kind == Kind::Replicated => &replicated.client,
             Some(_) | None => &self.client,
         };
-        let args = ["LOAD", "REPLACE", LIBRARY].map(Value::from_static_str).to_vec();
+        let code = Value::from(self.library.code.clone());
+        let args = vec!["LOAD".into(), "REPLACE".into(), code];
         client.custom::<Value, _>(command("FUNCTION", slot), args).await.map_err(|error| {
             Trouble::Refused(format!("its functions cannot be loaded: {}", error.details()))
         })?;
@@ -283,9 +287,9 @@ impl Link {
         let keys: usize = ops.iter().map(|op| op.keys.len()).sum();
         let all = 3 + keys + ops.iter().map(|op| 3 + op.args.len()).sum::<usize>();
         let mut args = Vec::with_capacity(all);
-        args.push(Value::from_static_str(match kind {
-            Kind::Read => "otter_read_1",
-            Kind::Write | Kind::Replicated => "otter_write_1",
+        args.push(Value::from(match kind {
+            Kind::Read => self.library.read.clone(),
+            Kind::Write | Kind::Replicated => self.library.write.clone(),
         }));
         args.push(number(keys as u64));
         let mut rest: Vec<(&'static str, Vec<Arg>)> = Vec::with_capacity(ops.len());
@@ -394,8 +398,6 @@ fn value(arg: Arg) -> Value {
     }
 }
 
-/// The functions that run inside of Redis.
-const LIBRARY: &str = include_str!("otter.lua");
 /// Calls under way at once, of each function: enough to keep the line busy, few enough that what
 /// comes meanwhile gathers.
 const CALLS_MAX: usize = 8;

@@ -1,4 +1,4 @@
-#!lua name=otter_1
+#!lua name=otter_VERSION
 
 -- What Otter does inside of Redis. Each operation works on keys of one hash slot and is atomic; a
 -- call carries the operations of many queries, and each is answered by itself.
@@ -8,7 +8,8 @@
 -- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says that the
 -- operation failed; it changed nothing, unless the error came from its last write.
 --
--- The name carries a version, so that servers of two releases can work on one Redis. Keys, fields
+-- VERSION stands for the first digits of this text's SHA-256, so that servers of two releases can
+-- work on one Redis. Keys, fields
 -- and expiry are described in docs/redis.md.
 
 -- Milliseconds since 1970: Redis' own clock, unless the call brings a time (tests do).
@@ -454,11 +455,11 @@ local function run(operations, keys, args)
 end
 
 redis.register_function{
-  function_name = 'otter_read_1',
+  function_name = 'otter_read_VERSION',
   callback = function(keys, args) return run(reads, keys, args) end,
   flags = { 'no-writes' },
 }
 redis.register_function{
-  function_name = 'otter_write_1',
+  function_name = 'otter_write_VERSION',
   callback = function(keys, args) return run(writes, keys, args) end,
 }
