@@ -1,0 +1,282 @@
+//! What any number of connections share, and the ways in: one stream, or a listening socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use otter_protocol::{CloseReason, Counters};
+use otter_store::{Store, Wake};
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{sleep, timeout};
+
+use crate::batcher::Batcher;
+use crate::desk::Desk;
+use crate::peer::Peer;
+use crate::socket::{Any, Legible, Socket, Tcp};
+use crate::{Options, listen};
+
+/// A store with the settings to serve it with, and who is being served. Cheap to clone, and may go
+/// to any thread; all clones are one service.
+///
+/// ```
+/// use otter_store::{Memory, MemoryOptions};
+/// use otter_tokio::{Options, Service, serve};
+/// use tokio::net::TcpListener;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let memory = Memory::open(directory.path(), MemoryOptions::default())?;
+/// let (service, batching) = Service::new(Options::default(), |wake| memory.store(wake));
+/// tokio::spawn(batching);
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// println!("devices may check in at {}", listener.local_addr()?);
+/// # service.shutdown(); // The example is over.
+/// serve(&service, listener).await?; // ... until somebody calls `service.shutdown()`.
+/// # Ok(())
+/// # }
+/// ```
+pub struct Service<I>(Arc<Shared<I>>);
+
+struct Shared<I> {
+    options: Options,
+    desk: Arc<Desk>,
+    batcher: Arc<Batcher<I>>,
+}
+
+/// Carries queries to the store and answers back, until the last clone of its [`Service`] and the
+/// last of its connections are gone. Spawn it. A panic in it is the store's; from then on
+/// everything is answered as [`otter_protocol::Answer::Unavailable`].
+pub type Batching = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl<I: AsRef<[u8]> + Clone + Send + 'static> Service<I> {
+    /// A service of the store that `make_store` makes, given what that rings when answers wait.
+    ///
+    /// Of the options, those for listening and for threads are [`crate::Server`]'s.
+    pub fn new<S: Store<Image = I>>(
+        options: Options,
+        make_store: impl FnOnce(Wake) -> S,
+    ) -> (Self, Batching) {
+        Self::at(Arc::default(), options, make_store)
+    }
+
+    pub(crate) fn at<S: Store<Image = I>>(
+        desk: Arc<Desk>,
+        options: Options,
+        make_store: impl FnOnce(Wake) -> S,
+    ) -> (Self, Batching) {
+        let bell = Arc::new(Notify::new());
+        let batcher = Arc::new(Batcher::new(Arc::clone(&bell)));
+        let store = make_store(Arc::new(move || bell.notify_one()));
+        let batching = Box::pin(Arc::clone(&batcher).run(store, Arc::clone(&desk)));
+        (Self(Arc::new(Shared { options, desk, batcher })), batching)
+    }
+}
+
+impl<I> Service<I> {
+    /// Stops gracefully: idle connections are closed, requests and transfers under way may finish,
+    /// [`serve`] takes nobody new. Connections that come later are closed after their first
+    /// request. Returns at once.
+    pub fn shutdown(&self) {
+        self.desk().stop();
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters::sum([self.desk().tally()])
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.0.desk
+    }
+
+    pub(crate) fn batcher(&self) -> &Batcher<I> {
+        &self.0.batcher
+    }
+}
+
+impl<I> Clone for Service<I> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<I> std::fmt::Debug for Service<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("options", self.options()).finish_non_exhaustive()
+    }
+}
+
+impl<I> Drop for Shared<I> {
+    fn drop(&mut self) {
+        self.batcher.close();
+    }
+}
+
+/// Drives one connection over anything that reads and writes, such as TLS or a pipe in memory,
+/// until it is closed. Dropping the future resets it.
+///
+/// The bytes of an image pass through user space here, which is why it must be [`Legible`]; over
+/// plain TCP [`drive_tcp`] costs less. [`Options::connections_max`] does not hold it back.
+///
+/// # Errors
+/// Why the stream failed. Else: why the connection was closed.
+///
+/// ```
+/// # use otter_store::{Memory, MemoryOptions};
+/// use otter_tokio::{Options, Service, drive};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let memory = Memory::open(directory.path(), MemoryOptions::default())?;
+/// let (service, batching) = Service::new(Options::default(), |wake| memory.store(wake));
+/// tokio::spawn(batching);
+/// let (mut device, server) = tokio::io::duplex(4096);
+/// let driven = tokio::spawn(drive(&service, server));
+///
+/// device.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+/// let mut answer = String::new();
+/// device.read_to_string(&mut answer).await?;
+/// assert!(answer.ends_with(r#"{"healthcheck":true}"#));
+/// drop(device);
+/// driven.await??;
+/// # Ok(())
+/// # }
+/// ```
+pub fn drive<I, T>(
+    service: &Service<I>,
+    stream: T,
+) -> impl Future<Output = io::Result<CloseReason>> + use<I, T>
+where
+    I: Legible + AsRef<[u8]> + Clone,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    enter(service, Any(stream)).run()
+}
+
+/// Drives one plain TCP connection, accepted by whomever, until it is closed: as [`drive`], but
+/// images leave from their mapping without passing through user space.
+///
+/// # Errors
+/// As [`drive`].
+pub fn drive_tcp<I: AsRef<[u8]> + Clone>(
+    service: &Service<I>,
+    stream: TcpStream,
+) -> impl Future<Output = io::Result<CloseReason>> + use<I> {
+    // Without it an answer may wait for a peer's acknowledgement; the answer is as good.
+    let _ = stream.set_nodelay(true);
+    enter(service, Tcp(stream)).run()
+}
+
+fn enter<K: Socket<I>, I: AsRef<[u8]> + Clone>(service: &Service<I>, socket: K) -> Peer<K, I> {
+    let slot = service.desk().enter(usize::MAX).unwrap_or_default();
+    Peer::new(service.clone(), slot, socket)
+}
+
+/// Serves a listening socket until [`Service::shutdown`] and the drain that follows: at most
+/// [`Options::drain_timeout`], then what is left of the service's connections is cut off.
+///
+/// Each connection is a task of the runtime that this runs on. [`crate::Server`] is this on one
+/// runtime per thread, which costs less per request.
+///
+/// # Errors
+/// The socket cannot be prepared. What accepting fails of passes: it is logged and tried again.
+pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
+    service: &Service<I>,
+    listener: TcpListener,
+) -> io::Result<()> {
+    listen::prepare(&SockRef::from(&listener), service.options())?;
+    loop {
+        tokio::select! {
+            biased;
+            () = service.desk().stopped() => break,
+            stream = accept(service, &listener) => admit(service, stream).await,
+        }
+    }
+    // Takes no more than wait already; who does is known once the runtime has looked.
+    yield_now().await;
+    for _ in 0..service.options().backlog {
+        let stream = tokio::select! {
+            biased;
+            stream = accept(service, &listener) => stream,
+            () = std::future::ready(()) => break,
+        };
+        admit(service, stream).await;
+    }
+    drop(listener);
+    if timeout(service.options().drain_timeout, service.desk().emptied()).await.is_err() {
+        service.desk().cut();
+    }
+    Ok(())
+}
+
+async fn accept<I>(service: &Service<I>, listener: &TcpListener) -> TcpStream {
+    loop {
+        let error = match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => error,
+        };
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+            continue;
+        }
+        // No descriptor, no memory: trying again at once would only burn the CPU that the others
+        // need to finish and make room.
+        service.desk().count(|tally| tally.accept_pauses.add(1));
+        tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
+        sleep(PAUSE).await;
+    }
+}
+
+async fn admit<I: AsRef<[u8]> + Clone + Send + 'static>(service: &Service<I>, stream: TcpStream) {
+    let most = service.options().connections_max;
+    let slot = loop {
+        match service.desk().enter(most) {
+            Some(slot) => break slot,
+            None if service.desk().make_room().await => {}
+            None => return refuse(service, &stream),
+        }
+    };
+    tokio::spawn(Peer::new(service.clone(), slot, Tcp(stream)).run());
+}
+
+/// Says 503 once, if the socket takes it.
+fn refuse<I>(service: &Service<I>, stream: &TcpStream) {
+    // What is not read would turn the end into a reset, which can destroy the answer.
+    let _ = rustix::net::recv(stream, &mut [0; 4096][..], RecvFlags::DONTWAIT);
+    // A crowd that was refused together should not come back together.
+    let base = u64::from(service.options().config.retry_after_s);
+    let mut retry_after_s = base;
+    service.desk().count(|tally| {
+        tally.refused.add(1);
+        retry_after_s += tally.refused.read() % base.max(1);
+    });
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
+        BODY.len(),
+    );
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(stream, answer.as_bytes(), flags);
+}
+
+/// Called with the report of every request, and where the peer is, if that is known: an access
+/// log. It must not block.
+pub type OnReport = Arc<dyn Fn(&otter_protocol::Report, Option<SocketAddr>) + Send + Sync>;
+
+/// Also how often the log may say so.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+/// Of a refusal: what the core says, too.
+const BODY: &str = r#"{"success":false,"response":"unavailable"}"#;
