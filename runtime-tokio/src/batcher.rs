@@ -4,7 +4,7 @@
 //! The first query of a turn wakes the batcher's task, which goes to the end of the run queue: by
 //! the time it runs, all that were ready before it have asked, too.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
 use otter_protocol::{Answer, Query};
@@ -18,44 +18,36 @@ use crate::desk::Desk;
 /// Queries that wait for the store, and answers that wait for their connection.
 pub(crate) struct Batcher<I> {
     queue: Mutex<Queue<I>>,
+    /// What the store rings, too.
     bell: Arc<Notify>,
 }
 
 struct Queue<I> {
     queries: Vec<(Ticket, Query)>,
+    /// By ticket. A slot is free again once its query is answered, which each one is, so no late
+    /// answer finds another query in its place.
     asked: Slab<Asked<I>>,
-    /// Of the last query: a slot is used again at once, a number after four billion queries, so
-    /// an answer that comes too late finds its number nowhere.
-    serial: u32,
-    /// Nobody asks, or nobody answers any more.
-    closed: bool,
 }
 
 struct Asked<I> {
-    serial: u32,
     at: Instant,
-    waker: Waker,
+    /// `None`: nobody waits for it any more.
+    waker: Option<Waker>,
     answer: Option<Answer<I>>,
 }
 
 impl<I> Batcher<I> {
-    /// `bell` is what the store rings.
     pub(crate) fn new(bell: Arc<Notify>) -> Self {
-        let queue = Queue { queries: Vec::new(), asked: Slab::new(), serial: 0, closed: false };
-        Self { queue: Mutex::new(queue), bell }
+        Self { queue: Mutex::new(Queue { queries: Vec::new(), asked: Slab::new() }), bell }
     }
 
     /// Takes a query; `waker` is woken for [`Batcher::answer`].
     pub(crate) fn ask(&self, query: Query, waker: &Waker) -> Ticket {
         let mut queue = self.queue();
-        queue.serial = queue.serial.wrapping_add(1);
-        let serial = queue.serial;
-        let asked = Asked { serial, at: Instant::now(), waker: waker.clone(), answer: None };
-        let ticket = Ticket((queue.asked.insert(asked) as u64) << 32 | u64::from(serial));
+        let asked = Asked { at: Instant::now(), waker: Some(waker.clone()), answer: None };
+        let ticket = Ticket(queue.asked.insert(asked) as u64);
         queue.queries.push((ticket, query));
-        if queue.closed {
-            queue.give_up();
-        } else if queue.queries.len() == 1 {
+        if queue.queries.len() == 1 {
             self.bell.notify_one();
         }
         ticket
@@ -64,63 +56,56 @@ impl<I> Batcher<I> {
     /// The answer, once; `None`: `waker` is woken when it is there.
     pub(crate) fn answer(&self, ticket: Ticket, waker: &Waker) -> Option<Answer<I>> {
         let mut queue = self.queue();
-        let asked = queue.find(ticket)?;
-        asked.waker.clone_from(waker);
+        let asked = queue.asked.get_mut(ticket.0 as usize)?;
+        asked.waker.get_or_insert_with(|| waker.clone()).clone_from(waker);
         let answer = asked.answer.take()?;
-        queue.asked.remove(slot_of(ticket));
+        queue.asked.remove(ticket.0 as usize);
         Some(answer)
     }
 
     /// Nobody waits for this answer any more.
     pub(crate) fn forget(&self, ticket: Ticket) {
         let mut queue = self.queue();
-        if queue.find(ticket).is_some() {
-            queue.asked.remove(slot_of(ticket));
+        if let Some(asked) = queue.asked.get_mut(ticket.0 as usize) {
+            asked.waker = None;
+            if asked.answer.is_some() {
+                queue.asked.remove(ticket.0 as usize);
+            }
         }
     }
 
-    /// Carries queries to the store and answers back until [`Batcher::close`].
-    pub(crate) async fn run<S: Store<Image = I>>(self: Arc<Self>, mut store: S, desk: Arc<Desk>) {
-        // If the store panics, nobody waits for it in vain.
-        let _closing = Closing(Arc::clone(&self));
+    /// Carries queries to the store and answers back until nobody is left to ask.
+    pub(crate) async fn run<S: Store<Image = I>>(
+        this: Weak<Self>,
+        bell: Arc<Notify>,
+        mut store: S,
+        desk: Arc<Desk>,
+    ) {
         let (mut queries, mut answers) = (Vec::new(), Vec::new());
         loop {
-            self.bell.notified().await;
-            let mut queue = self.queue();
-            if queue.closed {
-                return;
-            }
-            std::mem::swap(&mut queries, &mut queue.queries);
-            drop(queue);
+            bell.notified().await;
+            let Some(this) = this.upgrade() else { return };
+            std::mem::swap(&mut queries, &mut this.queue().queries);
             if !queries.is_empty() {
                 store.submit(&mut queries);
             }
             store.collect(&mut answers);
-            self.deliver(&mut answers, &desk);
+            this.deliver(&mut answers, &desk);
         }
-    }
-
-    /// No more questions: the end of [`Batcher::run`].
-    pub(crate) fn close(&self) {
-        let mut queue = self.queue();
-        queue.closed = true;
-        queue.give_up();
-        self.bell.notify_one();
     }
 
     fn deliver(&self, answers: &mut Vec<(Ticket, Answer<I>)>, desk: &Desk) {
-        if answers.is_empty() {
-            return;
-        }
         let (mut queue, now) = (self.queue(), Instant::now());
-        desk.count(|tally| {
-            for (ticket, answer) in answers.drain(..) {
-                if let Some(asked) = queue.find(ticket) {
-                    tally.answered(now.saturating_duration_since(asked.at));
-                    asked.fill(answer);
-                }
+        for (ticket, answer) in answers.drain(..) {
+            let Some(asked) = queue.asked.get_mut(ticket.0 as usize) else { continue };
+            if let Some(waker) = &asked.waker {
+                desk.count(|tally| tally.answered(now.saturating_duration_since(asked.at)));
+                asked.answer = Some(answer);
+                waker.wake_by_ref();
+            } else {
+                queue.asked.remove(ticket.0 as usize);
             }
-        });
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<I>> {
@@ -128,34 +113,8 @@ impl<I> Batcher<I> {
     }
 }
 
-impl<I> Queue<I> {
-    fn find(&mut self, ticket: Ticket) -> Option<&mut Asked<I>> {
-        let asked = self.asked.get_mut(slot_of(ticket));
-        asked.filter(|asked| asked.serial == ticket.0 as u32)
-    }
-
-    fn give_up(&mut self) {
-        self.queries.clear();
-        let open = self.asked.iter_mut().filter(|(_, asked)| asked.answer.is_none());
-        open.for_each(|(_, asked)| asked.fill(Answer::Unavailable));
-    }
-}
-
-impl<I> Asked<I> {
-    fn fill(&mut self, answer: Answer<I>) {
-        self.answer = Some(answer);
-        self.waker.wake_by_ref();
-    }
-}
-
-struct Closing<I>(Arc<Batcher<I>>);
-
-impl<I> Drop for Closing<I> {
+impl<I> Drop for Batcher<I> {
     fn drop(&mut self) {
-        self.0.close();
+        self.bell.notify_one();
     }
-}
-
-fn slot_of(ticket: Ticket) -> usize {
-    (ticket.0 >> 32) as usize
 }

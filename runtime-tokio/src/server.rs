@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use otter_protocol::{Config, Counters};
 use otter_store::{Store, Wake};
-use tokio::runtime::{Builder, Runtime};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::runtime::Builder;
 
-use crate::desk::Desk;
-use crate::listen;
+use crate::desk::{Desk, Order};
 use crate::service::{Batching, OnReport, Service, serve};
 
 /// Settings of a [`Server`] or a [`Service`]; the same as the mio driver's.
@@ -86,7 +86,7 @@ pub struct Options {
 pub struct Server {
     options: Options,
     local_addr: SocketAddr,
-    seats: Vec<(TcpListener, Runtime)>,
+    listeners: Vec<TcpListener>,
     handle: Handle,
 }
 
@@ -132,7 +132,7 @@ impl Server {
     /// # Errors
     /// The address is in use or not ours, or the process may not open as many descriptors.
     pub fn bind(options: Options) -> io::Result<Self> {
-        Self::with_listeners(listen::bind(&options)?, options)
+        Self::with_listeners(bind(&options)?, options)
     }
 
     /// Serves on sockets that are bound or listen already, as a service manager hands them over:
@@ -144,20 +144,13 @@ impl Server {
     pub fn with_listeners(listeners: Vec<TcpListener>, options: Options) -> io::Result<Self> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket to listen on");
         let local_addr = listeners.first().ok_or_else(none)?.local_addr()?;
-        let seat = |listener: TcpListener| {
-            let socket = socket2::SockRef::from(&listener);
-            listen::prepare(&socket, &options)?;
+        for socket in listeners.iter().map(SockRef::from) {
+            prepare(&socket, &options)?;
             socket.listen(options.backlog)?;
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .event_interval(POLLS_PER_TURN)
-                .build()?;
-            Ok((listener, runtime))
-        };
-        let seats = listeners.into_iter().map(seat).collect::<io::Result<Vec<_>>>()?;
-        let desks = seats.iter().map(|_| Arc::default()).collect();
+        }
+        let desks = listeners.iter().map(|_| Arc::default()).collect();
         let handle = Handle { desks, threads: Arc::default() };
-        Ok(Self { options, local_addr, seats, handle })
+        Ok(Self { options, local_addr, listeners, handle })
     }
 
     /// Where it listens: of several addresses, the first.
@@ -191,9 +184,9 @@ impl Server {
         self,
         mut make_store: impl FnMut(usize, Wake) -> S,
     ) -> io::Result<Handle> {
-        let Self { mut options, seats, handle, .. } = self;
-        options.connections_max = options.connections_max.div_ceil(seats.len());
-        for (index, (listener, runtime)) in seats.into_iter().enumerate() {
+        let Self { mut options, listeners, handle, .. } = self;
+        options.connections_max = options.connections_max.div_ceil(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
             let desk = Arc::clone(&handle.desks[index]);
             // The core keeps spare buffers in its settings: a copy for each thread.
             let config = Arc::new(Config::clone(&options.config));
@@ -203,11 +196,9 @@ impl Server {
             // of the devices helps nobody, a restart does. So does one that cannot even start.
             let server = handle.clone();
             let serve = move || {
-                let work = work(&service, listener, batching);
-                let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
+                let work = AssertUnwindSafe(|| work(&service, listener, batching));
+                let ended = catch_unwind(work);
                 server.shutdown();
-                // With it the tasks of those that have not finished.
-                drop(runtime);
                 ended.unwrap_or_else(|panic| resume_unwind(panic))
             };
             let thread = thread::Builder::new().name(format!("otter-tokio-{index}")).spawn(serve);
@@ -218,25 +209,29 @@ impl Server {
     }
 }
 
-async fn work<I: AsRef<[u8]> + Clone + Send + 'static>(
+/// Serves to the end. With the runtime the tasks of those end that have not finished.
+fn work<I: AsRef<[u8]> + Clone + Send + 'static>(
     service: &Service<I>,
     listener: TcpListener,
     batching: Batching,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    // A task and not a branch below: tasks that are woken run after those that were woken before.
-    let batching = tokio::spawn(batching);
-    tokio::select! {
-        ended = serve(service, listener) => ended,
-        ended = batching => ended.map_err(io::Error::other),
-    }
+    let mut runtime = Builder::new_current_thread();
+    runtime.enable_all().event_interval(POLLS_PER_TURN).build()?.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        // A task, not a branch below: tasks that are woken run after those woken before them.
+        let batching = tokio::spawn(batching);
+        tokio::select! {
+            ended = serve(service, listener) => ended,
+            ended = batching => ended.map_err(io::Error::other),
+        }
+    })
 }
 
 impl Handle {
     /// Stops the server gracefully: no new connections; idle ones are closed; requests and
     /// transfers under way may finish within [`Options::drain_timeout`]. Returns at once.
     pub fn shutdown(&self) {
-        self.desks.iter().for_each(|desk| desk.stop());
+        self.desks.iter().for_each(|desk| desk.tell(Order::Leave));
     }
 
     /// Waits until all workers have ended.
@@ -253,7 +248,7 @@ impl Handle {
     /// What all workers counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters::sum(self.desks.iter().map(|desk| desk.tally()))
+        Counters::sum(self.desks.iter().map(|desk| &desk.tally))
     }
 }
 
@@ -261,6 +256,40 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options").field("listen", &self.listen).finish_non_exhaustive()
     }
+}
+
+/// Binds once per worker. The kernel spreads new connections over the sockets (`SO_REUSEPORT`).
+fn bind(options: &Options) -> io::Result<Vec<TcpListener>> {
+    let mut address = options.listen;
+    let workers = options.workers.max(1);
+    if workers > 1 && !options.port_shared {
+        // `SO_REUSEPORT` would let a second server in unnoticed. A socket without it says so.
+        bound(address, false)?;
+    }
+    let next = |_| {
+        let listener = bound(address, workers > 1 || options.port_shared)?;
+        // Port 0: the first socket picks, the others join it.
+        address = listener.local_addr()?;
+        Ok(listener)
+    };
+    (0..workers).map(next).collect()
+}
+
+fn bound(address: SocketAddr, port_shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted server need not wait for its old connections to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(port_shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Sets what every accepted socket inherits.
+pub(crate) fn prepare(socket: &SockRef<'_>, options: &Options) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(options.send_buffer_bytes)?;
+    socket.set_recv_buffer_size(options.receive_buffer_bytes)
 }
 
 /// Tasks that run before the runtime looks for what happened meanwhile. All that were woken at once

@@ -1,13 +1,12 @@
 //! What any number of connections share, and the ways in: one stream, or a listening socket.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use otter_protocol::{CloseReason, Counters};
 use otter_store::{Store, Wake};
-use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,10 +15,10 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::batcher::Batcher;
-use crate::desk::Desk;
-use crate::peer::Peer;
-use crate::socket::{Any, Legible, Socket, Tcp};
-use crate::{Options, listen};
+use crate::desk::{Desk, Floor, Order};
+use crate::peer::{Peer, Way};
+use crate::server::prepare;
+use crate::{Legible, Options};
 
 /// A store with the settings to serve it with, and who is being served. Cheap to clone, and may go
 /// to any thread; all clones are one service.
@@ -42,12 +41,13 @@ use crate::{Options, listen};
 /// # Ok(())
 /// # }
 /// ```
-pub struct Service<I>(Arc<Shared<I>>);
+#[derive(Clone)]
+pub struct Service<I>(pub(crate) Arc<Shared<I>>);
 
-struct Shared<I> {
-    options: Options,
-    desk: Arc<Desk>,
-    batcher: Arc<Batcher<I>>,
+pub(crate) struct Shared<I> {
+    pub(crate) options: Options,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) batcher: Arc<Batcher<I>>,
 }
 
 /// Carries queries to the store and answers back, until the last clone of its [`Service`] and the
@@ -73,9 +73,10 @@ impl<I: AsRef<[u8]> + Clone + Send + 'static> Service<I> {
     ) -> (Self, Batching) {
         let bell = Arc::new(Notify::new());
         let batcher = Arc::new(Batcher::new(Arc::clone(&bell)));
-        let store = make_store(Arc::new(move || bell.notify_one()));
-        let batching = Box::pin(Arc::clone(&batcher).run(store, Arc::clone(&desk)));
-        (Self(Arc::new(Shared { options, desk, batcher })), batching)
+        let ring = Arc::clone(&bell);
+        let store = make_store(Arc::new(move || ring.notify_one()));
+        let batching = Batcher::run(Arc::downgrade(&batcher), bell, store, Arc::clone(&desk));
+        (Self(Arc::new(Shared { options, desk, batcher })), Box::pin(batching))
     }
 }
 
@@ -84,43 +85,13 @@ impl<I> Service<I> {
     /// [`serve`] takes nobody new. Connections that come later are closed after their first
     /// request. Returns at once.
     pub fn shutdown(&self) {
-        self.desk().stop();
+        self.0.desk.tell(Order::Leave);
     }
 
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters::sum([self.desk().tally()])
-    }
-
-    pub(crate) fn options(&self) -> &Options {
-        &self.0.options
-    }
-
-    pub(crate) fn desk(&self) -> &Desk {
-        &self.0.desk
-    }
-
-    pub(crate) fn batcher(&self) -> &Batcher<I> {
-        &self.0.batcher
-    }
-}
-
-impl<I> Clone for Service<I> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<I> std::fmt::Debug for Service<I> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("options", self.options()).finish_non_exhaustive()
-    }
-}
-
-impl<I> Drop for Shared<I> {
-    fn drop(&mut self) {
-        self.batcher.close();
+        Counters::sum([&self.0.desk.tally])
     }
 }
 
@@ -164,7 +135,8 @@ where
     I: Legible + AsRef<[u8]> + Clone,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    enter(service, Any(stream)).run()
+    let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
+    Peer::new(service, slot, stream, Way::Read(I::read)).run()
 }
 
 /// Drives one plain TCP connection, accepted by whomever, until it is closed: as [`drive`], but
@@ -178,12 +150,8 @@ pub fn drive_tcp<I: AsRef<[u8]> + Clone>(
 ) -> impl Future<Output = io::Result<CloseReason>> + use<I> {
     // Without it an answer may wait for a peer's acknowledgement; the answer is as good.
     let _ = stream.set_nodelay(true);
-    enter(service, Tcp(stream)).run()
-}
-
-fn enter<K: Socket<I>, I: AsRef<[u8]> + Clone>(service: &Service<I>, socket: K) -> Peer<K, I> {
-    let slot = service.desk().enter(usize::MAX).unwrap_or_default();
-    Peer::new(service.clone(), slot, socket)
+    let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
+    Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp)).run()
 }
 
 /// Serves a listening socket until [`Service::shutdown`] and the drain that follows: at most
@@ -198,78 +166,65 @@ pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
     service: &Service<I>,
     listener: TcpListener,
 ) -> io::Result<()> {
-    listen::prepare(&SockRef::from(&listener), service.options())?;
-    loop {
-        tokio::select! {
-            biased;
-            () = service.desk().stopped() => break,
-            stream = accept(service, &listener) => admit(service, stream).await,
+    prepare(&SockRef::from(&listener), &service.0.options)?;
+    let stopped = |floor: &Floor| floor.order > Order::Stay;
+    while let Some(accepted) = tokio::select! {
+        biased;
+        () = service.0.desk.until(stopped) => None,
+        accepted = listener.accept() => Some(accepted),
+    } {
+        match accepted {
+            Ok((stream, _)) => admit(service, stream),
+            Err(error) => pause(service, &error).await,
         }
     }
     // Takes no more than wait already; who does is known once the runtime has looked.
     yield_now().await;
-    for _ in 0..service.options().backlog {
-        let stream = tokio::select! {
+    for _ in 0..service.0.options.backlog {
+        tokio::select! {
             biased;
-            stream = accept(service, &listener) => stream,
+            Ok((stream, _)) = listener.accept() => admit(service, stream),
             () = std::future::ready(()) => break,
-        };
-        admit(service, stream).await;
+        }
     }
     drop(listener);
-    if timeout(service.options().drain_timeout, service.desk().emptied()).await.is_err() {
-        service.desk().cut();
+    let emptied = service.0.desk.until(Floor::is_empty);
+    if timeout(service.0.options.drain_timeout, emptied).await.is_err() {
+        service.0.desk.tell(Order::Cut);
     }
     Ok(())
 }
 
-async fn accept<I>(service: &Service<I>, listener: &TcpListener) -> TcpStream {
-    loop {
-        let error = match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => error,
-        };
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
-            continue;
-        }
-        // No descriptor, no memory: trying again at once would only burn the CPU that the others
-        // need to finish and make room.
-        service.desk().count(|tally| tally.accept_pauses.add(1));
+/// No descriptor, no memory: trying again at once would only burn the CPU that the others need to
+/// finish and make room.
+async fn pause<I>(service: &Service<I>, error: &io::Error) {
+    if !matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
+        service.0.desk.count(|tally| tally.accept_pauses.add(1));
         tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
         sleep(PAUSE).await;
     }
 }
 
-async fn admit<I: AsRef<[u8]> + Clone + Send + 'static>(service: &Service<I>, stream: TcpStream) {
-    let most = service.options().connections_max;
-    let slot = loop {
-        match service.desk().enter(most) {
-            Some(slot) => break slot,
-            None if service.desk().make_room().await => {}
-            None => return refuse(service, &stream),
-        }
-    };
-    tokio::spawn(Peer::new(service.clone(), slot, Tcp(stream)).run());
-}
-
-/// Says 503 once, if the socket takes it.
-fn refuse<I>(service: &Service<I>, stream: &TcpStream) {
+fn admit<I: AsRef<[u8]> + Clone + Send + 'static>(service: &Service<I>, stream: TcpStream) {
+    if let Some(slot) = service.0.desk.enter(service.0.options.connections_max) {
+        tokio::spawn(Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp)).run());
+        return;
+    }
     // What is not read would turn the end into a reset, which can destroy the answer.
-    let _ = rustix::net::recv(stream, &mut [0; 4096][..], RecvFlags::DONTWAIT);
+    let _ = stream.try_read(&mut [0; 4096]);
     // A crowd that was refused together should not come back together.
-    let base = u64::from(service.options().config.retry_after_s);
-    let mut retry_after_s = base;
-    service.desk().count(|tally| {
-        tally.refused.add(1);
-        retry_after_s += tally.refused.read() % base.max(1);
-    });
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
-        BODY.len(),
+    let base = u64::from(service.0.options.config.retry_after_s);
+    service.0.desk.count(|tally| tally.refused.add(1));
+    let retry_after_s = base + service.0.desk.tally.refused.read() % base.max(1);
+    // Once, if the socket takes it.
+    let _ = stream.try_write(
+        format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
+            BODY.len(),
+        )
+        .as_bytes(),
     );
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    let _ = rustix::net::send(stream, answer.as_bytes(), flags);
 }
 
 /// Called with the report of every request, and where the peer is, if that is known: an access
