@@ -93,6 +93,9 @@ pub(crate) struct Serve {
     /// embedded]
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<StoreKind>,
+    /// What drives the connections of devices [default: mio]
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) runtime: Option<RuntimeKind>,
 }
 
 /// How the log looks.
@@ -113,6 +116,16 @@ pub(crate) enum StoreKind {
     Embedded,
     /// In memory, forgotten at the end
     Memory,
+}
+
+/// What drives the connections of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RuntimeKind {
+    /// One event loop per core: the least CPU and memory
+    Mio,
+    /// One tokio runtime per core: the same bytes
+    Tokio,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,7 +13,7 @@ use otter_protocol::{Config, StatusMode};
 use otter_store::{EmbeddedOptions, MemoryOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{LogFormat, Serve, StoreKind};
+use crate::cli::{LogFormat, RuntimeKind, Serve, StoreKind};
 use crate::failure::Failure;
 
 /// Every setting there is. `docs/configuration.md` says what each means; a test keeps the two
@@ -23,6 +23,7 @@ use crate::failure::Failure;
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) workers: usize,
+    pub(crate) runtime: RuntimeKind,
     pub(crate) store: StoreKind,
     pub(crate) log_format: LogFormat,
     pub(crate) image_bytes_max: u64,
@@ -72,6 +73,7 @@ impl Settings {
         let flags = Flags {
             listen: flags.listen,
             workers: flags.workers,
+            runtime: flags.runtime,
             store: flags.store,
             log_format: flags.log_format,
             config: flags.config.clone(),
@@ -269,6 +271,7 @@ impl Default for Settings {
         Self {
             listen,
             workers: 0,
+            runtime: RuntimeKind::Mio,
             store: StoreKind::Embedded,
             log_format: LogFormat::Human,
             image_bytes_max: 64 << 20,
@@ -330,6 +333,8 @@ struct Flags {
     listen: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<RuntimeKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<StoreKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
