@@ -8,8 +8,8 @@
 //! 511 bytes of them (docs/wire.md 2.2), and hyper writes heads in its own way; the core writes
 //! the bytes that they know. So a connection goes to one or the other, by what it asks for first:
 //! that is looked at (`MSG_PEEK`) before anything is read. Who is not a device gets axum as if
-//! nothing had been there, and a device gets [`drive_tcp`]: its own limits and deadlines, keep-alive
-//! and pipelining included, and images straight from their mapping.
+//! nothing had been there, and a device gets [`drive_tcp`]: its own limits and deadlines,
+//! keep-alive and pipelining included, and images straight from their mapping.
 //!
 //! A device speaks to nothing else, so its connection stays Otter's, which answers 404 to other
 //! targets. A proxy that sends requests of many clients over one kept connection must not mix the

@@ -82,8 +82,8 @@ impl<I: AsRef<[u8]> + Clone + Send + 'static> Service<I> {
 
 impl<I> Service<I> {
     /// Stops gracefully: idle connections are closed, requests and transfers under way may finish,
-    /// [`serve`] takes nobody new. Connections that come later are closed after their first
-    /// request. Returns at once.
+    /// [`serve`] takes nobody new. Connections that come later are closed at once, or after
+    /// their request if it is there already. Returns at once.
     pub fn shutdown(&self) {
         self.0.desk.tell(Order::Leave);
     }

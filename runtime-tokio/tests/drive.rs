@@ -23,9 +23,11 @@ use tokio::time::Instant;
 struct Gift<I> {
     image: I,
     size: u64,
-    ready: Arc<Mutex<Vec<(Ticket, Answer<I>)>>>,
+    ready: Arc<Mutex<Answers<I>>>,
     batches: Arc<Mutex<Vec<usize>>>,
 }
+
+type Answers<I> = Vec<(Ticket, Answer<I>)>;
 
 impl<I: AsRef<[u8]>> Gift<I> {
     fn of(image: I) -> Self {
