@@ -144,10 +144,7 @@ impl Server {
     pub fn with_listeners(listeners: Vec<TcpListener>, options: Options) -> io::Result<Self> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket to listen on");
         let local_addr = listeners.first().ok_or_else(none)?.local_addr()?;
-        for socket in listeners.iter().map(SockRef::from) {
-            prepare(&socket, &options)?;
-            socket.listen(options.backlog)?;
-        }
+        listeners.iter().try_for_each(|listener| prepare(&SockRef::from(listener), &options))?;
         let desks = listeners.iter().map(|_| Arc::default()).collect();
         let handle = Handle { desks, threads: Arc::default() };
         Ok(Self { options, local_addr, listeners, handle })
@@ -284,12 +281,13 @@ fn bound(address: SocketAddr, port_shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Sets what every accepted socket inherits.
+/// Sets what every accepted socket inherits, and listens, or listens with another backlog.
 pub(crate) fn prepare(socket: &SockRef<'_>, options: &Options) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(options.send_buffer_bytes)?;
-    socket.set_recv_buffer_size(options.receive_buffer_bytes)
+    socket.set_recv_buffer_size(options.receive_buffer_bytes)?;
+    socket.listen(options.backlog)
 }
 
 /// Tasks that run before the runtime looks for what happened meanwhile. All that were woken at once
