@@ -29,7 +29,7 @@ pub(crate) enum Order {
 
 #[derive(Debug, Default)]
 pub(crate) struct Floor {
-    seats: Slab<Seat>,
+    pub(crate) seats: Slab<Seat>,
     /// How many of them were told to make room.
     leaving: usize,
     /// Of the last who came.
@@ -39,7 +39,7 @@ pub(crate) struct Floor {
 
 /// One connection, as others see it.
 #[derive(Debug)]
-struct Seat {
+pub(crate) struct Seat {
     /// `None` until it was polled once.
     waker: Option<Waker>,
     serial: u64,
@@ -117,10 +117,6 @@ impl Desk {
 }
 
 impl Floor {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.seats.is_empty()
-    }
-
     /// Of those who wait for a request, tells the one that came first. Only when it is full are
     /// all looked at, some 20 us for 16,000.
     fn make_room(&mut self) -> Option<()> {

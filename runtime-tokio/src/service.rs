@@ -51,8 +51,8 @@ pub(crate) struct Shared<I> {
 }
 
 /// Carries queries to the store and answers back, until the last clone of its [`Service`] and the
-/// last of its connections are gone. Spawn it. A panic in it is the store's; from then on
-/// everything is answered as [`otter_protocol::Answer::Unavailable`].
+/// last of its connections are gone. Spawn it. A panic in it is the store's: without it each query
+/// waits for [`otter_protocol::Config::answer_timeout`], and is answered 503.
 pub type Batching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<I: AsRef<[u8]> + Clone + Send + 'static> Service<I> {
@@ -188,7 +188,7 @@ pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
         }
     }
     drop(listener);
-    let emptied = service.0.desk.until(Floor::is_empty);
+    let emptied = service.0.desk.until(|floor| floor.seats.is_empty());
     if timeout(service.0.options.drain_timeout, emptied).await.is_err() {
         service.0.desk.tell(Order::Cut);
     }
