@@ -30,6 +30,7 @@ mod publish;
 mod serve;
 mod shapes;
 mod socket;
+mod store;
 mod upload;
 mod vet;
 mod watch;

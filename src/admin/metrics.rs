@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use otter_protocol::{CloseReason, Counters, Endpoint, Outcome, Refusal};
-use otter_store::{Buckets, StoreStats};
+use otter_store::{Buckets, RedisStats, StoreStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -50,7 +50,9 @@ fn families(admin: &Admin) -> Vec<Family> {
         },
         gauge("start_time_seconds", "Unix time of the start", admin.started_unix),
     ];
-    families.extend(of_store(&admin.operator.stats()));
+    let stats = admin.operator.stats();
+    families.extend(of_store(&stats));
+    families.extend(stats.redis.iter().flat_map(of_redis));
     if let Some(served) = &admin.served {
         families.extend(of_devices(&served.counters()));
     }
@@ -93,6 +95,20 @@ fn of_store(stats: &StoreStats) -> Vec<Family> {
         ),
         histogram("store_commit_seconds", "Time to make a commit durable", &stats.commit_us, 1e6),
         histogram("store_group_writes", "Writes in a commit", &stats.group_writes, 1.0),
+    ]
+}
+
+fn of_redis(redis: &RedisStats) -> Vec<Family> {
+    vec![
+        gauge("redis_up", "1 while Redis answers, else 0", u64::from(redis.is_up)),
+        counter("redis_outages", "Times that Redis went away", redis.outages_total),
+        counter("redis_calls", "Calls sent to Redis", redis.calls_total),
+        counter("redis_calls_failed", "Calls to Redis that failed", redis.calls_failed_total),
+        counter(
+            "redis_operations",
+            "Operations in all calls to Redis: what is batched",
+            redis.operations_total,
+        ),
     ]
 }
 

@@ -11,9 +11,10 @@
 //! |---|---|---|
 //! | [`Embedded`] | one local directory: SQLite and image files | the default |
 //! | [`Memory`] | nothing but image files | demonstrations, benches, tests |
+//! | `Redis` (feature `redis`) | Redis or Valkey | many servers that are one service |
 //!
-//! Both answer all reads from the same tables in memory, under the same rules, so they answer
-//! alike. A million devices take 184 bytes of memory each and load in under a second.
+//! The first two answer all reads from the same tables in memory, under the same rules, so they
+//! answer alike. A million devices take 184 bytes of memory each and load in under a second.
 //!
 //! # How a driver uses it
 //!
@@ -89,8 +90,10 @@ pub use operator::{
     DeviceChange, DeviceFilter, DeviceRow, KEY_ALIAS_BYTES_MAX, KeyRow, NewKey, Operator, OwnerRow,
 };
 pub use publishing::{IssuedToken, Judge, NewRelease, Published, ReleaseRow, Target};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisOptions, RedisStore};
 pub use staging::Staged;
-pub use stats::{Buckets, StoreStats};
+pub use stats::{Buckets, RedisStats, StoreStats};
 
 mod clock;
 mod committer;
@@ -106,10 +109,13 @@ mod lock;
 mod memory;
 mod operator;
 mod publishing;
+#[cfg(feature = "redis")]
+mod redis;
 mod schema;
 mod shared;
 mod staging;
 mod stats;
+mod tabled;
 mod tables;
 mod token;
 

@@ -1,7 +1,7 @@
 //! What all threads of one store share.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use otter_protocol::{Answer, Query, Redemption, Release};
 
@@ -17,7 +17,7 @@ use crate::{Ticket, Wake};
 #[derive(Debug)]
 pub(crate) struct Shared {
     tables: RwLock<Tables>,
-    pub(crate) images: Images,
+    pub(crate) images: Arc<Images>,
     pub(crate) clock: SteadyClock,
     pub(crate) mint: Mint,
     pub(crate) counters: Counters,
@@ -28,7 +28,7 @@ impl Shared {
     pub(crate) fn new(tables: Tables, images: Images, clock: Clock, highest_ms: u64) -> Self {
         Self {
             tables: RwLock::new(tables),
-            images,
+            images: Arc::new(images),
             clock: SteadyClock::new(clock, highest_ms),
             mint: Mint::new(),
             counters: Counters::default(),
@@ -87,32 +87,15 @@ impl Shared {
         self.images.let_go(image, tables.image_needed(image));
     }
 
+    /// Why nothing can be answered, if that is so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        (!self.open()).then(|| "the store was closed, or a change of it broke off".to_owned())
+    }
+
     /// Is it open for queries? Not after it was closed, nor after a change broke off half-way,
     /// which no answer may stand on.
     fn open(&self) -> bool {
         !self.closed.load(Ordering::Acquire) && !self.tables.is_poisoned()
-    }
-
-    /// Puts the image into an answer that still lacks it.
-    fn with_image(&self, answer: Answer<()>) -> Answer<Image> {
-        let image_of = |release: Release<()>| {
-            let image = self.images.image(&release.offer.sha256, release.offer.size)?;
-            Some(Release { offer: release.offer, image })
-        };
-        match answer {
-            Answer::Release(release) => Answer::Release(release.and_then(image_of)),
-            Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
-                let ready = |release| Redemption::Ready { device, release, started, forced };
-                Answer::Redemption(image_of(release).map_or(Redemption::Nothing, ready))
-            }
-            Answer::Redemption(Redemption::Nothing) => Answer::Redemption(Redemption::Nothing),
-            Answer::Redemption(Redemption::Unknown) => Answer::Redemption(Redemption::Unknown),
-            Answer::Standing(standing) => Answer::Standing(standing),
-            Answer::Recorded(recorded) => Answer::Recorded(recorded),
-            Answer::Kept => Answer::Kept,
-            Answer::Claimed(claimed) => Answer::Claimed(claimed),
-            Answer::Unavailable => Answer::Unavailable,
-        }
     }
 }
 
@@ -178,7 +161,29 @@ impl Ready {
             answers.append(&mut self.answers);
         }
         let bare = self.bare.drain(..);
-        answers.extend(bare.map(|(ticket, answer)| (ticket, shared.with_image(answer))));
+        answers.extend(bare.map(|(ticket, answer)| (ticket, with_image(&shared.images, answer))));
+    }
+}
+
+/// Puts the image into an answer that still lacks it.
+pub(crate) fn with_image(images: &Images, answer: Answer<()>) -> Answer<Image> {
+    let image_of = |release: Release<()>| {
+        let image = images.image(&release.offer.sha256, release.offer.size)?;
+        Some(Release { offer: release.offer, image })
+    };
+    match answer {
+        Answer::Release(release) => Answer::Release(release.and_then(image_of)),
+        Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
+            let ready = |release| Redemption::Ready { device, release, started, forced };
+            Answer::Redemption(image_of(release).map_or(Redemption::Nothing, ready))
+        }
+        Answer::Redemption(Redemption::Nothing) => Answer::Redemption(Redemption::Nothing),
+        Answer::Redemption(Redemption::Unknown) => Answer::Redemption(Redemption::Unknown),
+        Answer::Standing(standing) => Answer::Standing(standing),
+        Answer::Recorded(recorded) => Answer::Recorded(recorded),
+        Answer::Kept => Answer::Kept,
+        Answer::Claimed(claimed) => Answer::Claimed(claimed),
+        Answer::Unavailable => Answer::Unavailable,
     }
 }
 
@@ -217,7 +222,8 @@ impl Inbox {
         (self.wake)();
     }
 
-    fn append_to(&self, answers: &mut Vec<(Ticket, Answer<()>)>) {
+    /// Takes what was left.
+    pub(crate) fn append_to(&self, answers: &mut Vec<(Ticket, Answer<()>)>) {
         if self.waiting.swap(false, Ordering::Acquire) {
             answers.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
         }
