@@ -39,9 +39,9 @@
 //! ```
 //!
 //! All of it works on a current-thread runtime and on a multi-thread one: futures and services are
-//! `Send`, if the stream is. A service has one batcher and one desk, whatever the number of threads;
-//! one current-thread runtime per core with a service each shares nothing, and is what [`Server`]
-//! is.
+//! `Send`, if the stream is. A service has one batcher and one desk, whatever the number of
+//! threads; one current-thread runtime per core with a service each shares nothing, and is what
+//! [`Server`] is.
 //!
 //! # Beside other routes
 //!
