@@ -13,7 +13,7 @@ use otter_protocol::{Config, StatusMode};
 use otter_store::{EmbeddedOptions, MemoryOptions, RedisOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{LogFormat, Serve};
+use crate::cli::{LogFormat, RuntimeKind, Serve};
 use crate::failure::Failure;
 use crate::store::StoreChoice;
 
@@ -24,6 +24,7 @@ use crate::store::StoreChoice;
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) workers: usize,
+    pub(crate) runtime: RuntimeKind,
     pub(crate) store: StoreChoice,
     pub(crate) log_format: LogFormat,
     pub(crate) image_bytes_max: u64,
@@ -77,6 +78,7 @@ impl Settings {
         let flags = Flags {
             listen: flags.listen,
             workers: flags.workers,
+            runtime: flags.runtime,
             store: flags.store.clone(),
             log_format: flags.log_format,
             config: flags.config.clone(),
@@ -291,6 +293,7 @@ impl Default for Settings {
         Self {
             listen,
             workers: 0,
+            runtime: RuntimeKind::Mio,
             store: StoreChoice::Embedded,
             log_format: LogFormat::Human,
             image_bytes_max: 64 << 20,
@@ -356,6 +359,8 @@ struct Flags {
     listen: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<RuntimeKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<StoreChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]

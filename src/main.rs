@@ -18,6 +18,7 @@ mod commands;
 mod config;
 mod demo;
 mod deploy;
+mod devices;
 mod failure;
 mod first_run;
 mod import;

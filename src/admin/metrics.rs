@@ -17,9 +17,6 @@ use prometheus_client::registry::Registry;
 use super::{Admin, ask};
 use crate::failure::Failure;
 
-/// The device side of this process.
-pub(crate) type Served = otter_mio::Handle;
-
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Result<impl IntoResponse, Failure> {
     let text = ask(&admin, |admin| render(families(admin))).await?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))

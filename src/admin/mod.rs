@@ -14,6 +14,7 @@ use otter_protocol::{Config, DeviceId, OwnerId};
 use otter_store::{Operator, OperatorError};
 use serde::de::DeserializeOwned;
 
+use crate::devices::Devices;
 use crate::failure::{Failure, Kind};
 use crate::shapes::{Health, Refused};
 
@@ -23,8 +24,6 @@ mod owners;
 mod releases;
 mod tokens;
 
-pub(crate) use metrics::Served;
-
 /// What the admin API works on.
 pub(crate) struct Admin {
     operator: Operator,
@@ -33,7 +32,7 @@ pub(crate) struct Admin {
     started: Instant,
     started_unix: u64,
     /// The device side of this process, if it has one.
-    served: Option<Served>,
+    served: Option<Devices>,
 }
 
 impl Admin {
@@ -41,7 +40,7 @@ impl Admin {
         operator: Operator,
         core: Config,
         image_bytes_max: u64,
-        served: Option<Served>,
+        served: Option<Devices>,
     ) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {

@@ -12,6 +12,7 @@ mod import;
 mod metrics;
 mod program;
 mod publish;
+mod runtime;
 mod serve;
 mod watch;
 mod wire;
