@@ -127,7 +127,13 @@ impl From<OpenError> for Failure {
             OpenError::Locked { .. } => Self::conflict(text),
             OpenError::Redis { .. } => Self::unavailable(text)
                 .hint("is it running, and is the URL of --store or OTTER_STORE right?"),
-            _ => Self::failed(text),
+            OpenError::Directory { .. }
+            | OpenError::Foreign { .. }
+            | OpenError::Newer { .. }
+            | OpenError::Damaged { .. }
+            | OpenError::Database { .. }
+            | OpenError::Thread { .. }
+            | _ => Self::failed(text),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::future::{join, join_all, try_join, try_join_all};
+use futures_util::future::{join, try_join, try_join_all};
 use otter_protocol::{
     Answer, DeviceId, DeviceStanding, Identify, KeyStanding, Mac, OwnerId, Standing,
 };
@@ -18,45 +18,35 @@ use super::reply::Reply;
 use super::trouble::Trouble;
 use crate::job::Promise;
 
+/// A question that names owner and device, as nearly all do.
+pub(super) struct Plain {
+    pub(super) identify: Identify,
+    pub(super) device: DeviceId,
+    pub(super) promise: Promise,
+}
+
 impl Desk {
-    /// Answers the questions of one turn that name owner and device, as nearly all do, in one
-    /// task: a task for each would cost as much as all else that is done for it.
-    pub(super) async fn identify_all(self: Rc<Self>, asked: Vec<(Identify, DeviceId, Promise)>) {
-        let device =
-            |(_, device, _): &(_, DeviceId, _)| Op::read("device", [keys::device(*device)]);
+    /// Answers the plain questions of one turn that have one owner in one task: a task for each
+    /// would cost as much as all else that is done for it.
+    pub(super) async fn identify_all(self: Rc<Self>, owner: OwnerId, asked: Vec<Plain>) {
+        let device = |plain: &Plain| Op::read("device", [keys::device(plain.device)]);
         let devices = self.link.ask_all(asked.iter().map(device));
-        // Nearly always they have one owner, or few.
-        let mut owners: Vec<OwnerId> = Vec::new();
-        let place = |owner: &OwnerId, owners: &mut Vec<OwnerId>| {
-            let known = owners.iter().position(|known| known == owner);
-            known.unwrap_or_else(|| {
-                owners.push(*owner);
-                owners.len() - 1
-            })
-        };
-        let places = asked.iter().map(|(identify, ..)| identify.owner);
-        let places: Vec<Option<usize>> =
-            places.map(|owner| owner.map(|owner| place(&owner, &mut owners))).collect();
-        let catalogs = join_all(owners.iter().map(|owner| self.owner(owner)));
-        let (devices, catalogs) = join(devices.replies(), catalogs).await;
-        for (((identify, device, promise), reply), place) in
-            asked.into_iter().zip(devices).zip(places)
-        {
+        let (devices, catalog) = join(devices.replies(), self.owner(&owner)).await;
+        for (Plain { identify, device, promise }, reply) in asked.into_iter().zip(devices) {
             let known = reply.and_then(|mut reply| Known::read(device, &mut reply));
-            let catalog = place.and_then(|place| catalogs.get(place));
-            match (known, catalog) {
-                (Ok(None), _) if identify.mac.is_some() => {
+            match (known, &catalog) {
+                (Ok(None), Ok(_)) if identify.mac.is_some() => {
                     let desk = Rc::clone(&self);
                     task::spawn_local(async move {
                         let standing = desk.identify(&identify).await;
                         desk.end(promise.answer(answer(standing)));
                     });
                 }
-                (Ok(known), Some(Ok(catalog))) => {
+                (Ok(known), Ok(catalog)) => {
                     let standing = self.standing(&identify, known, catalog);
                     self.end(promise.answer(Answer::Standing(standing)));
                 }
-                (Ok(_) | Err(_), _) => self.end(promise.answer(Answer::Unavailable)),
+                (Err(_), _) | (_, Err(_)) => self.end(promise.answer(Answer::Unavailable)),
             }
         }
     }

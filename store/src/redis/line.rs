@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use otter_protocol::{Identify, Query};
+use otter_protocol::{OwnerId, Query};
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{self, LocalSet};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::connect::{self, Connected};
 use super::desk::Desk;
+use super::identify::Plain;
 use super::link::Link;
 use super::status::Status;
 use super::{Message, RedisOptions, adoption};
@@ -90,25 +91,29 @@ impl Line {
 fn take(desk: &Rc<Desk>, queries: Vec<(Query, Promise)>) {
     // On a cluster one must not wait for the node of another.
     let together_max = if desk.link.is_cluster() { 1 } else { usize::MAX };
-    let mut together = Vec::new();
+    let mut together: Vec<(OwnerId, Vec<Plain>)> = Vec::new();
     for (query, promise) in queries {
         desk.begin();
-        match query {
-            Query::Identify(identify @ Identify { owner: Some(_), device: Some(device), .. })
-                if together.len() < together_max =>
-            {
-                together.push((identify, device, promise));
+        if let Query::Identify(identify) = query
+            && let (Some(owner), Some(device)) = (identify.owner, identify.device)
+        {
+            let plain = Plain { identify, device, promise };
+            let others = together
+                .iter_mut()
+                .find(|(other, others)| *other == owner && others.len() < together_max);
+            match others {
+                Some((_, others)) => others.push(plain),
+                None => together.push((owner, vec![plain])),
             }
-            query => {
-                let desk = Rc::clone(desk);
-                task::spawn_local(async move {
-                    let answer = desk.answer(query).await;
-                    desk.end(promise.answer(answer));
-                });
-            }
+        } else {
+            let desk = Rc::clone(desk);
+            task::spawn_local(async move {
+                let answer = desk.answer(query).await;
+                desk.end(promise.answer(answer));
+            });
         }
     }
-    if !together.is_empty() {
-        task::spawn_local(Rc::clone(desk).identify_all(together));
+    for (owner, asked) in together {
+        task::spawn_local(Rc::clone(desk).identify_all(owner, asked));
     }
 }

@@ -177,6 +177,7 @@ enum Field<'a> {
 }
 
 /// The length of the array that begins here.
+#[expect(clippy::wildcard_enum_match_arm, reason = "Lua sends few of the many kinds")]
 fn array(rest: &mut &[u8]) -> Result<u32, Trouble> {
     match marker(rest)? {
         Marker::FixArray(length) => Ok(length.into()),
@@ -186,6 +187,7 @@ fn array(rest: &mut &[u8]) -> Result<u32, Trouble> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "Lua sends few of the many kinds")]
 fn field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Trouble> {
     let length = match marker(rest)? {
         Marker::FixStr(length) => length.into(),
@@ -198,6 +200,7 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Trouble> {
     take(rest, length).map(Field::Text)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "Lua sends few of the many kinds")]
 fn number(marker: Marker, rest: &mut &[u8]) -> Result<i64, Trouble> {
     Ok(match marker {
         Marker::FixPos(number) => number.into(),
