@@ -79,8 +79,16 @@ pub enum OpenError {
         /// What the database said.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The thread that commits could not be started.
-    #[error("cannot start the thread that writes the database: {source}")]
+    /// An origin of images cannot be one.
+    #[error("cannot fetch images from {origin}: {reason}")]
+    Origin {
+        /// The origin, as it was given.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A thread of the store could not be started.
+    #[error("cannot start a thread of the store: {source}")]
     Thread {
         /// What the system said.
         source: io::Error,
@@ -109,6 +117,14 @@ pub enum OperatorError {
     #[error("{reason}")]
     Invalid {
         /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The image could not be put where other servers fetch it.
+    #[error("cannot put the image to {origin}: {reason}; nothing was published, try again")]
+    Origin {
+        /// The origin.
+        origin: String,
+        /// What it said, or what the network did.
         reason: String,
     },
     /// The store cannot keep anything now: the disk is full, read-only or failing.

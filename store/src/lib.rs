@@ -81,6 +81,7 @@ use std::sync::Arc;
 pub use otter_protocol::{Answer, Query};
 
 pub use clock::Clock;
+pub use depot::ImageOptions;
 pub use embedded::{Embedded, EmbeddedOptions, EmbeddedStore};
 pub use error::{OpenError, OperatorError, Subject};
 pub use image::{Identity, Image};
@@ -88,12 +89,16 @@ pub use memory::{Memory, MemoryOptions, MemoryStore};
 pub use operator::{
     DeviceChange, DeviceFilter, DeviceRow, KEY_ALIAS_BYTES_MAX, KeyRow, NewKey, Operator, OwnerRow,
 };
+#[cfg(feature = "origins")]
+pub use origin::{OnFailure, OriginFailure, OriginOptions, OriginState};
 pub use publishing::{IssuedToken, Judge, NewRelease, Published, ReleaseRow, Target};
 pub use staging::Staged;
 pub use stats::{Buckets, StoreStats};
 
+mod aside;
 mod clock;
 mod committer;
+mod depot;
 mod embedded;
 mod error;
 mod image;
@@ -105,6 +110,8 @@ mod load;
 mod lock;
 mod memory;
 mod operator;
+#[cfg(feature = "origins")]
+mod origin;
 mod publishing;
 mod schema;
 mod shared;

@@ -11,9 +11,12 @@ use rusqlite::Connection;
 use crate::committer::Message;
 use crate::embedded::Reader;
 use crate::error::{OperatorError, Subject};
+use crate::image::Image;
 use crate::job::{Outcome, operation};
 use crate::listing;
 use crate::memory::operate_now;
+#[cfg(feature = "origins")]
+use crate::origin::OriginState;
 use crate::shared::Shared;
 use crate::stats::StoreStats;
 use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch};
@@ -306,6 +309,20 @@ impl Operator {
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         self.shared.stats()
+    }
+
+    /// The image of this SHA-256 if it lies here and is whole, for another server that fetches it.
+    /// Reads all of it; never asks an origin.
+    #[must_use]
+    pub fn image(&self, sha256: &[u8; 32]) -> Option<Image> {
+        self.shared.depot.images.verified(sha256)
+    }
+
+    /// Where images are fetched from and how that went, in the order in which they are tried.
+    #[cfg(feature = "origins")]
+    #[must_use]
+    pub fn origins(&self) -> Vec<OriginState> {
+        self.shared.depot.origins()
     }
 
     /// What all threads of the store share.

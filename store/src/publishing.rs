@@ -95,13 +95,15 @@ impl Operator {
         Staged::copy(Arc::clone(self.shared()), source, bytes_max)
     }
 
-    /// Publishes a staged image, atomically: a device sees the old or the new release. `is_update`
-    /// is asked once for each pair of version and environment hash that devices report.
+    /// Publishes a staged image, atomically: a device sees the old or the new release. Where images
+    /// come from an origin that takes them, it is put there first. `is_update` is asked once for
+    /// each pair of version and environment hash that devices report.
     ///
     /// # Errors
     /// [`OperatorError::NotFound`] if the owner does not exist; [`OperatorError::Conflict`] if the
     /// target device belongs to another owner; [`OperatorError::Invalid`] for a text that cannot
-    /// be offered, or an image that was staged in another store.
+    /// be offered, or an image that was staged in another store; [`OperatorError::Origin`] if the
+    /// origin does not take the image.
     pub fn publish(
         &self,
         release: NewRelease,
@@ -114,6 +116,10 @@ impl Operator {
         let release = self.checked(release, &image)?;
         let offer = Arc::clone(&release.offer);
         let (owner, target) = (release.owner, release.target);
+        if self.shared().tables().owners.find(&owner).is_none() {
+            return Err(not_found(Subject::Owner));
+        }
+        self.shared().depot.put(&offer.sha256, offer.size)?;
         self.write(move |tables, now_ms, plan| {
             plan.reads(Touch::Owner(&owner));
             let row = tables.owners.find(&owner).ok_or_else(|| not_found(Subject::Owner))?;

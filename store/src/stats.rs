@@ -46,6 +46,26 @@ pub struct StoreStats {
     pub writes_deferred_total: u64,
     /// Images that could not be opened or were not what was published, in all.
     pub images_refused_total: u64,
+    /// Images that were fetched from an origin, in all.
+    pub fetches_total: u64,
+    /// Bytes of those images, in all.
+    pub fetched_bytes_total: u64,
+    /// Times that an origin did not have an image, in all.
+    pub fetches_missing_total: u64,
+    /// Times that an origin could not be reached, broke off or stood still, in all.
+    pub fetches_unreachable_total: u64,
+    /// Times that an origin refused to give an image, such as for a wrong secret, in all.
+    pub fetches_refused_total: u64,
+    /// Times that an origin gave something else than what was published, in all.
+    pub fetches_wrong_total: u64,
+    /// Times that an image could not be kept, because the disk is full or failing, in all.
+    pub fetches_unkept_total: u64,
+    /// Images that are being fetched or wait for it.
+    pub fetches_open: u64,
+    /// Images that were put to an origin when they were published, in all.
+    pub images_put_total: u64,
+    /// Images that could not be put to an origin, in all: they were not published.
+    pub images_unput_total: u64,
     /// Writes per commit.
     pub group_writes: Buckets,
     /// Microseconds per commit, from its first statement until it was durable.
@@ -139,7 +159,7 @@ impl Shared {
         let tables = self.tables();
         let (tokens_open, tokens_started) = tables.tokens.open_and_started();
         let counters = &self.counters;
-        StoreStats {
+        let mut stats = StoreStats {
             owners: tables.owners.rows.len() as u64,
             keys: tables.owners.keys_len() as u64,
             devices: u64::from(tables.devices.len()),
@@ -156,10 +176,13 @@ impl Shared {
             commits_failed_total: counters.commits_failed.load(Relaxed),
             writes_total: counters.writes.load(Relaxed),
             writes_deferred_total: counters.writes_deferred.load(Relaxed),
-            images_refused_total: self.images.refused_total(),
             group_writes: counters.group_writes.buckets(&GROUP_WRITES),
             commit_us: counters.commit_us.buckets(&COMMIT_US),
-        }
+            ..StoreStats::default()
+        };
+        drop(tables);
+        self.depot.count(&mut stats);
+        stats
     }
 }
 
