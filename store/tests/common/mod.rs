@@ -17,6 +17,9 @@ use otter_store::{
 };
 use tempfile::TempDir;
 
+#[cfg(feature = "origins")]
+pub(crate) mod peer;
+
 /// Where the clock of a bench begins, in milliseconds.
 pub(crate) const START_MS: u64 = 1_795_478_791_000;
 
@@ -191,7 +194,7 @@ impl Desk {
         Self { store: Box::new(embedded.store(wake)), bell, next: 0 }
     }
 
-    fn of_memory(memory: &Memory) -> Self {
+    pub(crate) fn of_memory(memory: &Memory) -> Self {
         let (wake, bell) = bell();
         Self { store: Box::new(memory.store(wake)), bell, next: 0 }
     }
@@ -214,6 +217,13 @@ impl Desk {
         self.next += batch.len() as u64;
         self.store.submit(&mut batch);
         assert!(batch.is_empty(), "submit takes all");
+    }
+
+    /// Collects once, and finds nothing.
+    pub(crate) fn collect_nothing(&mut self) {
+        let mut answers = Vec::new();
+        self.store.collect(&mut answers);
+        assert!(answers.is_empty(), "{answers:?}");
     }
 
     /// Waits for the answers to the questions that were asked last.
