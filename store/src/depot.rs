@@ -208,3 +208,28 @@ fn filled(answer: Answer<()>, image: Option<&Image>) -> Answer<Image> {
         Answer::Unavailable => Answer::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aside::copy_in;
+    use crate::token::Mint;
+
+    #[test]
+    fn only_a_store_that_knows_all_releases_removes_images() {
+        for (removes, is_shared, is_left) in
+            [(true, false, false), (false, false, true), (true, true, true)]
+        {
+            let directory = tempfile::tempdir().expect("a directory");
+            let shared = directory.path().join("shared");
+            let options =
+                ImageOptions { shared: is_shared.then_some(shared), ..ImageOptions::default() };
+            let depot = Depot::open(directory.path(), &options, removes).expect("a depot");
+            let copied = copy_in(&depot.images, &Mint::new(), &mut &b"firmware"[..], 100);
+            let name = copied.expect("copied in").sha256;
+            depot.images.let_go(&name, false);
+            let is_there = depot.images.verified(&name).is_some();
+            assert_eq!(is_there, is_left, "{removes} {is_shared}");
+        }
+    }
+}

@@ -70,7 +70,14 @@
 //! - **What is asked about one device is done in the order in which it was asked.** Writes about
 //!   different devices may be reordered within a group.
 //! - **Deadlines stand on the store's clock**, which never goes back ([`Clock`]).
-//! - **An image is given whole or not at all**: see [`Image`].
+//! - **An image is given whole or not at all**: see [`Image`]. One that has to be fetched first
+//!   holds up nobody but those who asked for it.
+//!
+//! # Features
+//!
+//! - `origins` (off by default): images that do not lie here are fetched from other servers or
+//!   object storage, and publications are put there; see `ImageOptions::origins`. It brings tokio,
+//!   hyper, rustls and `object_store`; without it the store has no network code.
 //!
 //! Layout, schema, backup and figures: `docs/store.md`.
 
@@ -143,8 +150,8 @@ pub trait Store: Send + 'static {
     /// Takes all queries of one turn and leaves the vector empty, with its room. Never blocks on
     /// the disk.
     ///
-    /// Reads are answered at once, of the moment before the writes of the same turn. Writes are
-    /// answered when they are durable.
+    /// Reads are answered at once, of the moment before the writes of the same turn, unless an image
+    /// has to be fetched first. Writes are answered when they are durable.
     fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>);
 
     /// Appends the answers that are ready, in any order. Never blocks. An image that is not open

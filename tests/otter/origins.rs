@@ -222,6 +222,36 @@ fn servers_that_name_each_other_and_themselves_ask_once() {
 }
 
 #[test]
+fn an_origin_that_hangs_costs_its_own_devices_a_503_and_others_nothing() {
+    let published = Published::new(&[], 20_000);
+    let heir = published.heir();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let origins = format!("[\"http://{}/images\"]", silent.local_addr().expect("an address"));
+    let variables = [("OTTER_IMAGE_ORIGINS", origins.as_str()), ("OTTER_ANSWER_TIMEOUT_MS", "200")];
+    let server = heir.serve_with(&["--workers", "1"], &variables);
+    let waiting = published.at(&server);
+    let hanging = waiting.request_download(&waiting.token(), 0).expect("connected");
+    let (asked, _) = silent.accept().expect("the origin is asked");
+
+    let (owner, key) = admin::owner_with_key(&server.admin);
+    let other = Device::nth(server.http, &owner, &key, 2);
+    other.check_in("1.0.0");
+    let bytes = image(2 << 20, 1);
+    let target = format!("/releases?owner={owner}&all=true&version=1.1.0&platform=arduino");
+    admin::json(&server.admin, "POST", &target, &bytes);
+    let answer = other.download(&other.token(), 0);
+    assert!(answer.status == 200 && answer.body == bytes);
+
+    let mut hanging = hanging;
+    let mut head = Vec::new();
+    hanging.read_to_end(&mut head).expect("an answer");
+    let head = String::from_utf8_lossy(&head);
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 10\r\n"), "{head}");
+    drop(asked);
+    assert!(server.stop().status.success());
+}
+
+#[test]
 fn kill_in_the_middle_of_a_fetch_leaves_nothing_half() {
     let published = Published::new(&[], 300_000);
     let heir = published.heir();
