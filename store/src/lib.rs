@@ -150,8 +150,8 @@ pub trait Store: Send + 'static {
     /// Takes all queries of one turn and leaves the vector empty, with its room. Never blocks on
     /// the disk.
     ///
-    /// Reads are answered at once, of the moment before the writes of the same turn, unless an image
-    /// has to be fetched first. Writes are answered when they are durable.
+    /// Reads are answered at once, of the moment before the writes of the same turn, unless an
+    /// image has to be fetched first. Writes are answered when they are durable.
     fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>);
 
     /// Appends the answers that are ready, in any order. Never blocks. An image that is not open

@@ -149,8 +149,8 @@ impl Ready {
         inbox.append_to(&mut self.bare);
     }
 
-    /// Gives out what waits. Images are opened here, on the thread that asked; an answer whose image
-    /// has to be fetched comes back through the inbox.
+    /// Gives out what waits. Images are opened here, on the thread that asked; an answer whose
+    /// image has to be fetched comes back through the inbox.
     pub(crate) fn collect(
         &mut self,
         depot: &Depot,
