@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use otter_protocol::{Alias, DeviceId, OwnerId, ReleaseId};
 
+use crate::store::StoreChoice;
+
 /// A firmware update server for IoT devices that speak the THiNX protocol.
 #[derive(Debug, Parser)]
 #[command(name = "otter", version, after_help = AFTER_HELP, max_term_width = 100)]
@@ -89,10 +91,14 @@ pub(crate) struct Serve {
     /// How the log on stderr looks [default: human]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
-    /// Where facts are kept: embedded in the data directory, or in memory until the end [default:
-    /// embedded]
+    /// Where facts are kept: embedded (in the data directory), memory (until the end), or the URL of
+    /// a Redis or Valkey, such as redis://127.0.0.1:6379 [default: embedded]
+    ///
+    /// Other forms: rediss:// (TLS), redis-sentinel://, redis-cluster://, redis+unix://. Commands
+    /// that find no server on the data directory look into OTTER_STORE and otter.toml, so set it
+    /// there to use them without one; a password is not seen by other users there, either.
     #[arg(long, value_name = "STORE")]
-    pub(crate) store: Option<StoreKind>,
+    pub(crate) store: Option<StoreChoice>,
 }
 
 /// How the log looks.
@@ -103,16 +109,6 @@ pub(crate) enum LogFormat {
     Human,
     /// One JSON object a line
     Json,
-}
-
-/// Where facts are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum StoreKind {
-    /// In the data directory
-    Embedded,
-    /// In memory, forgotten at the end
-    Memory,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,7 +14,7 @@ use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use otter_store::{Embedded, OpenError};
+use otter_store::OpenError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -26,6 +26,7 @@ use crate::config::Settings;
 use crate::failure::{Context, Failure};
 use crate::shapes::Refused;
 use crate::socket;
+use crate::store::AnyStore;
 
 /// A way to the admin API.
 pub(crate) struct Client {
@@ -37,7 +38,7 @@ enum Transport {
     /// A server runs.
     Socket(PathBuf),
     /// No server runs: the store is ours for as long as this lives.
-    Here { router: Router, store: Option<Embedded> },
+    Here { router: Router, store: Option<AnyStore> },
 }
 
 /// What to do if there is no data directory.
@@ -178,9 +179,9 @@ enum Opening {
     Failed(Failure),
 }
 
-fn open_store(data: &Path) -> Result<(Router, Embedded), Opening> {
+fn open_store(data: &Path) -> Result<(Router, AnyStore), Opening> {
     let settings = Settings::for_command(data).map_err(Opening::Failed)?;
-    let store = Embedded::open(data, settings.embedded()).map_err(|error| {
+    let store = AnyStore::open(data, &settings).map_err(|error| {
         if let OpenError::Locked { pid, .. } = error {
             Opening::Locked(pid)
         } else {
@@ -189,14 +190,6 @@ fn open_store(data: &Path) -> Result<(Router, Embedded), Opening> {
     })?;
     let admin = Admin::new(store.operator(), settings.core(), settings.image_bytes_max, None);
     Ok((admin::router(admin), store))
-}
-
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
-        let text = error.to_string();
-        let locked = matches!(error, OpenError::Locked { .. });
-        if locked { Self::conflict(text) } else { Self::failed(text) }
-    }
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -10,12 +10,13 @@ use figment::error::{Error, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
 use otter_mio::Options;
 use otter_protocol::{Config, StatusMode};
-use otter_store::{EmbeddedOptions, ImageOptions, MemoryOptions};
+use otter_store::{EmbeddedOptions, ImageOptions, MemoryOptions, RedisOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{LogFormat, Serve, StoreKind};
+use crate::cli::{LogFormat, Serve};
 use crate::failure::Failure;
 use crate::secret::Secret;
+use crate::store::StoreChoice;
 
 /// Every setting there is. `docs/configuration.md` says what each means; a test keeps the two
 /// alike.
@@ -24,7 +25,7 @@ use crate::secret::Secret;
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) workers: usize,
-    pub(crate) store: StoreKind,
+    pub(crate) store: StoreChoice,
     pub(crate) log_format: LogFormat,
     pub(crate) image_bytes_max: u64,
     port_shared: bool,
@@ -42,6 +43,10 @@ pub(crate) struct Settings {
     pub(crate) image_listen: Option<SocketAddr>,
     pub(crate) image_secret: Option<Secret>,
     group_writes_max: usize,
+    redis_ca: Option<PathBuf>,
+    redis_timeout_ms: u64,
+    token_replicas: u32,
+    token_replicas_timeout_ms: u64,
 
     head_bytes_max: usize,
     headers_max: usize,
@@ -77,7 +82,7 @@ impl Settings {
         let flags = Flags {
             listen: flags.listen,
             workers: flags.workers,
-            store: flags.store,
+            store: flags.store.clone(),
             log_format: flags.log_format,
             config: flags.config.clone(),
         };
@@ -172,6 +177,18 @@ impl Settings {
         options
     }
 
+    /// The settings of a store in Redis.
+    pub(crate) fn redis(&self, url: &str) -> RedisOptions {
+        let mut options = RedisOptions::new(url);
+        options.ca.clone_from(&self.redis_ca);
+        options.timeout = Duration::from_millis(self.redis_timeout_ms);
+        options.replicas = self.token_replicas;
+        options.replicas_timeout = Duration::from_millis(self.token_replicas_timeout_ms);
+        options.accept_key_hash = self.accept_key_hash;
+        options.images = self.images();
+        options
+    }
+
     fn load(data: &Path, flags: &Flags) -> Result<Self, Failure> {
         let settings: Self = Figment::from(Serialized::defaults(Self::default()))
             .merge(file(data, flags)?)
@@ -198,6 +215,8 @@ impl Settings {
             ("turn_bytes_max", self.turn_bytes_max as u64),
             ("images_open_max", self.images_open_max as u64),
             ("group_writes_max", self.group_writes_max as u64),
+            ("redis_timeout_ms", self.redis_timeout_ms),
+            ("token_replicas_timeout_ms", self.token_replicas_timeout_ms),
             ("head_bytes_max", self.head_bytes_max as u64),
             ("headers_max", self.headers_max as u64),
             ("target_bytes_max", self.target_bytes_max as u64),
@@ -262,6 +281,8 @@ impl Settings {
             ("head_timeout_s", self.head_timeout_s, s),
             ("body_timeout_s", self.body_timeout_s, s),
             ("answer_timeout_ms", self.answer_timeout_ms, ms),
+            ("redis_timeout_ms", self.redis_timeout_ms, ms),
+            ("token_replicas_timeout_ms", self.token_replicas_timeout_ms, ms),
             ("send_window_s", self.send_window_s, s),
             ("transfer_timeout_s", self.transfer_timeout_s, s),
             ("linger_timeout_ms", self.linger_timeout_ms, ms),
@@ -303,12 +324,13 @@ impl Default for Settings {
     fn default() -> Self {
         let core = Config::default();
         let embedded = EmbeddedOptions::default();
+        let redis = RedisOptions::new("");
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7442));
         let driver = Options::new(listen);
         Self {
             listen,
             workers: 0,
-            store: StoreKind::Embedded,
+            store: StoreChoice::Embedded,
             log_format: LogFormat::Human,
             image_bytes_max: 64 << 20,
             port_shared: driver.port_shared,
@@ -325,6 +347,10 @@ impl Default for Settings {
             image_listen: None,
             image_secret: None,
             group_writes_max: embedded.group_writes_max,
+            redis_ca: None,
+            redis_timeout_ms: millis(redis.timeout),
+            token_replicas: redis.replicas,
+            token_replicas_timeout_ms: millis(redis.replicas_timeout),
             head_bytes_max: core.head_bytes_max,
             headers_max: core.headers_max,
             target_bytes_max: core.target_bytes_max,
@@ -374,7 +400,7 @@ struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<StoreKind>,
+    store: Option<StoreChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_format: Option<LogFormat>,
     #[serde(skip)]

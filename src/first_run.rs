@@ -17,7 +17,7 @@ pub(crate) fn welcome(
     socket: &Path,
     http: SocketAddr,
 ) -> Result<Option<String>, Failure> {
-    if !operator.owners().is_empty() {
+    if !operator.owners()?.is_empty() {
         return Ok(None);
     }
     let owner = operator.create_owner(None)?;

@@ -31,6 +31,7 @@ mod secret;
 mod serve;
 mod shapes;
 mod socket;
+mod store;
 mod upload;
 mod vet;
 mod watch;

@@ -1,9 +1,7 @@
 //! `otter serve`.
 
-use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,13 +14,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use otter_mio::{Handle, Server};
 use otter_protocol::Report;
-use otter_store::{Embedded, Memory, OpenError, Operator};
+use otter_store::OpenError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
 
 use crate::admin::{self, Admin};
-use crate::cli::{Serve, StoreKind};
+use crate::cli::Serve;
 use crate::config::{self, Settings};
 use crate::failure::{Context, Failure};
 use crate::first_run;
@@ -31,6 +29,7 @@ use crate::limits;
 use crate::logs;
 use crate::output::Output;
 use crate::socket::{self, Socket};
+use crate::store::{AnyStore, StoreChoice};
 
 pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode, Failure> {
     let settings = Settings::for_serve(data, args)?;
@@ -41,7 +40,10 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     let data = socket::fitting(data)?;
     let (sender, events) = channel();
     listen_for_signals(sender.clone())?;
-    let store = AnyStore::open(&data, &settings)?;
+    let store = open_store(&data, &settings)?;
+    for warning in store.warnings() {
+        tracing::warn!("{warning}");
+    }
     let operator = store.operator();
     let server = bind(&settings)?;
     let http = server.local_addr();
@@ -80,65 +82,27 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     }
 }
 
-/// Where facts are kept.
-enum AnyStore {
-    Embedded(Embedded),
-    Memory(Memory),
-}
-
-impl AnyStore {
-    fn open(data: &Path, settings: &Settings) -> Result<Self, Failure> {
-        DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| {
-            Failure::failed(format!("cannot make the data directory {}: {error}", data.display()))
-                .hint("choose another one with --data")
-        })?;
-        match settings.store {
-            StoreKind::Embedded => Ok(Self::Embedded(open_embedded(data, settings)?)),
-            StoreKind::Memory => {
-                // It has no lock; a server that answers is as good.
-                if socket::answers(data) {
-                    let error = format!("a server runs on {} already", data.display());
-                    return Err(Failure::conflict(error).hint("stop it, or choose another --data"));
-                }
-                Ok(Self::Memory(Memory::open(data, settings.memory())?))
-            }
-        }
-    }
-
-    fn operator(&self) -> Operator {
-        match self {
-            Self::Embedded(store) => store.operator(),
-            Self::Memory(store) => store.operator(),
-        }
-    }
-
-    fn serve(&self, server: Server) -> Result<Handle, Failure> {
-        match self {
-            Self::Embedded(store) => server.spawn(|_, wake| store.store(wake)),
-            Self::Memory(store) => server.spawn(|_, wake| store.store(wake)),
-        }
-        .context(|| "cannot start the workers".to_owned())
-    }
-
-    fn close(self) {
-        match self {
-            Self::Embedded(store) => store.close(),
-            Self::Memory(_) => {}
-        }
-    }
-}
-
-/// Waits for a command that holds the store for a moment, but not for a server.
-fn open_embedded(data: &Path, settings: &Settings) -> Result<Embedded, OpenError> {
+/// Opens the store. Waits for a command that holds an embedded one for a moment, but not for a
+/// server.
+fn open_store(data: &Path, settings: &Settings) -> Result<AnyStore, Failure> {
     let patience = Instant::now() + PATIENCE;
     loop {
-        match Embedded::open(data, settings.embedded()) {
+        // Only the embedded store has a lock; a server that answers is as good.
+        if settings.store != StoreChoice::Embedded && socket::answers(data) {
+            let error = format!("a server runs on {} already", data.display());
+            return Err(Failure::conflict(error).hint("stop it, or choose another --data"));
+        }
+        match AnyStore::open(data, settings) {
             Err(OpenError::Locked { .. })
                 if Instant::now() < patience && !socket::answers(data) =>
             {
                 thread::sleep(PAUSE);
             }
-            opened => return opened,
+            Err(error @ OpenError::Directory { .. }) => {
+                let failure = Failure::from(error);
+                return Err(failure.hint("choose another data directory with --data"));
+            }
+            opened => return Ok(opened?),
         }
     }
 }

@@ -4,6 +4,11 @@
 //! Counts come first (instructions, heap calls, system calls, resident bytes): they do not depend
 //! on how busy the machine is. See the `measure` program.
 
+pub mod cpu;
+pub mod loader;
+pub mod peer;
+
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -16,7 +21,8 @@ pub struct Server {
     child: Child,
     address: SocketAddr,
     data: tempfile::TempDir,
-    program: PathBuf,
+    /// The program that administers it; `None` of one that asks nobody who they are.
+    program: Option<PathBuf>,
 }
 
 /// Whom to measure.
@@ -24,6 +30,11 @@ pub struct Server {
 pub enum Contestant<'a> {
     /// `otter serve` with one worker and its defaults; the path of the program.
     Otter(&'a Path),
+    /// The same on a store: `memory`, or the URL of a Redis.
+    OtterOn(&'a Path, &'a str),
+    /// hyper and fred ([`peer`]) on the Redis of this URL; the path of a program that calls
+    /// [`peer::serve`] if it is called with `peer URL`.
+    Peer(&'a Path, &'a str),
     /// nginx with one worker that answers every request with a constant of the length of a
     /// check-in's reply. It reads the body and does not look at it.
     Nginx,
@@ -44,7 +55,12 @@ impl Server {
     /// If it cannot be started, or ends before it is ready.
     pub fn start(contestant: Contestant<'_>, wrapper: &[&str]) -> Result<Self> {
         match contestant {
-            Contestant::Otter(program) => Self::start_otter(program, wrapper),
+            Contestant::Otter(program) => Self::start_otter(program, None, wrapper),
+            Contestant::OtterOn(program, store) => Self::start_otter(program, Some(store), wrapper),
+            Contestant::Peer(program, redis) => {
+                let words = [program.into(), "peer".into(), redis.into()];
+                Self::start_ready(&words, wrapper, tempfile::tempdir()?, None)
+            }
             Contestant::Nginx => Self::start_nginx(wrapper),
         }
     }
@@ -62,7 +78,7 @@ impl Server {
                  default_type application/json; return 200 '{reply}'; }} }} }}"
         );
         std::fs::write(data.path().join("nginx.conf"), config)?;
-        let mut words: Vec<_> = wrapper.iter().map(std::ffi::OsString::from).collect();
+        let mut words: Vec<_> = wrapper.iter().map(OsString::from).collect();
         words.push("nginx".into());
         let child = Command::new(&words[0])
             .args(&words[1..])
@@ -72,7 +88,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {words:?}"))?;
-        let mut server = Self { child, address, data, program: "nginx".into() };
+        let mut server = Self { child, address, data, program: None };
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("nginx ended: {status}");
@@ -82,14 +98,25 @@ impl Server {
         Ok(server)
     }
 
-    fn start_otter(program: &Path, wrapper: &[&str]) -> Result<Self> {
+    fn start_otter(program: &Path, store: Option<&str>, wrapper: &[&str]) -> Result<Self> {
         let data = tempfile::tempdir()?;
-        let mut words: Vec<_> = wrapper.iter().map(std::ffi::OsString::from).collect();
-        words.push(program.into());
+        let mut words: Vec<OsString> = vec![program.into()];
+        words.extend(["serve", "--listen", "127.0.0.1:0", "--workers", "1"].map(Into::into));
+        words.extend(store.into_iter().flat_map(|store| ["--store", store]).map(Into::into));
+        words.extend(["--data".into(), data.path().into()]);
+        Self::start_ready(&words, wrapper, data, Some(program.into()))
+    }
+
+    /// Starts what prints a line with `http=<address>` once it is ready.
+    fn start_ready(
+        words: &[OsString],
+        wrapper: &[&str],
+        data: tempfile::TempDir,
+        program: Option<PathBuf>,
+    ) -> Result<Self> {
+        let words: Vec<_> = wrapper.iter().map(OsString::from).chain(words.to_vec()).collect();
         let mut child = Command::new(&words[0])
             .args(&words[1..])
-            .args(["serve", "--listen", "127.0.0.1:0", "--workers", "1", "--data"])
-            .arg(data.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -98,8 +125,8 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let address = line.split_whitespace().find_map(|word| word.strip_prefix("http="));
-        let Some(address) = address else { bail!("the server did not become ready: {line:?}") };
-        Ok(Self { child, address: address.parse()?, data, program: program.into() })
+        let Some(address) = address else { bail!("{words:?} did not become ready: {line:?}") };
+        Ok(Self { child, address: address.parse()?, data, program })
     }
 
     /// Where devices reach it.
@@ -120,17 +147,16 @@ impl Server {
     ///
     /// If the command line refuses.
     pub fn fleet(&self) -> Result<Fleet> {
-        if self.program == Path::new("nginx") {
-            // It asks nobody who they are.
+        let Some(program) = &self.program else {
             return Ok(Fleet { owner: "a".repeat(64), key: "b".repeat(64) });
-        }
-        let owner = self.administer(&["owner", "create"], "owner")?;
-        let key = self.administer(&["key", "create", "--owner", &owner], "key")?;
+        };
+        let owner = self.administer(program, &["owner", "create"], "owner")?;
+        let key = self.administer(program, &["key", "create", "--owner", &owner], "key")?;
         Ok(Fleet { owner, key })
     }
 
-    fn administer(&self, words: &[&str], field: &str) -> Result<String> {
-        let output = Command::new(&self.program)
+    fn administer(&self, program: &Path, words: &[&str], field: &str) -> Result<String> {
+        let output = Command::new(program)
             .args(words)
             .arg("--json")
             .arg("--data")
@@ -161,42 +187,60 @@ impl Server {
     ///
     /// If it cannot be asked.
     pub fn stop(mut self) -> Result<()> {
-        // Under a tracer the server is its child.
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(children).unwrap_or_default();
-        let own = self.pid().to_string();
-        let pid = children.split_whitespace().next().unwrap_or(&own);
-        let asked = Command::new("kill").args(["-TERM", pid]).status()?;
-        if !asked.success() {
+        if !self.signal("-TERM") {
             bail!("kill failed");
         }
         self.child.wait()?;
         Ok(())
     }
+
+    /// Under a tracer the server is its child.
+    fn signal(&self, signal: &str) -> bool {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let own = self.pid().to_string();
+        let pid = children.split_whitespace().next().unwrap_or(&own);
+        Command::new("kill").args([signal, pid]).status().is_ok_and(|status| status.success())
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Gone already after `stop`: both calls then do nothing.
+        // Gone already after `stop`, and nobody else has its number before `wait`.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("-KILL");
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Fleet {
+    /// The id of the owner.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
     /// The request of library 2.9.450 (docs/wire.md 1.1) as device number `n`, keeping the
     /// connection, and without the line end that the library sends behind the body: nginx would
     /// keep a buffer for it, and the comparison would be of that.
     #[must_use]
     pub fn check_in(&self, n: u32) -> Vec<u8> {
+        self.check_in_of(n, "2.9.450")
+    }
+
+    /// The same by a device that runs another version.
+    #[must_use]
+    pub fn check_in_of(&self, n: u32, version: &str) -> Vec<u8> {
         let body = format!(
             concat!(
-                r#"{{"registration":{{"mac":"5CCF7F{:06X}","version":"2.9.450","owner":"{}","#,
+                r#"{{"registration":{{"mac":"5CCF7F{:06X}","version":"{}","owner":"{}","#,
                 r#""alias":"unnamed","udid":"5ccf7fee-1337-4000-8000-{:012x}","#,
                 r#""firmware":"thinx-lib-esp32-arduino:2.9.450","status":"Registered","#,
                 r#""platform":"arduino:esp8266","fcid":"164020"}}}}"#
             ),
-            n, self.owner, n
+            n, version, self.owner, n
         );
         let head = format!(
             concat!(

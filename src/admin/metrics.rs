@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use otter_protocol::{CloseReason, Counters, Endpoint, Outcome, Refusal};
-use otter_store::{Buckets, StoreStats};
+use otter_store::{Buckets, RedisStats, StoreStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -56,6 +56,7 @@ fn families(admin: &Admin) -> Vec<Family> {
     let stats = admin.operator.stats();
     families.extend(of_store(&stats));
     families.extend(of_origins(&stats));
+    families.extend(stats.redis.iter().flat_map(of_redis));
     if let Some(served) = &admin.served {
         families.extend(of_devices(&served.counters()));
     }
@@ -116,6 +117,20 @@ fn of_origins(stats: &StoreStats) -> Vec<Family> {
         counter("image_fetched_bytes", "Bytes of fetched images", stats.fetched_bytes_total),
         gauge("image_fetches_open", "Images on their way or in the queue", stats.fetches_open),
         labelled("image_puts", "Published images put to an origin", "outcome", puts),
+    ]
+}
+
+fn of_redis(redis: &RedisStats) -> Vec<Family> {
+    vec![
+        gauge("redis_up", "1 while Redis answers, else 0", u64::from(redis.is_up)),
+        counter("redis_outages", "Times that Redis went away", redis.outages_total),
+        counter("redis_calls", "Calls sent to Redis", redis.calls_total),
+        counter("redis_calls_failed", "Calls to Redis that failed", redis.calls_failed_total),
+        counter(
+            "redis_operations",
+            "Operations in all calls to Redis: what is batched",
+            redis.operations_total,
+        ),
     ]
 }
 

@@ -76,15 +76,19 @@ pub(crate) fn router(admin: Admin) -> Router {
         .with_state(Arc::new(admin))
 }
 
-async fn health(State(admin): State<Arc<Admin>>) -> Json<Health> {
-    Json(Health {
+async fn health(State(admin): State<Arc<Admin>>) -> Result<Json<Health>, Failure> {
+    if let Some(trouble) = admin.operator.trouble() {
+        return Err(Failure::unavailable(trouble)
+            .hint("devices are told to come back later, and served again as soon as it is"));
+    }
+    Ok(Json(Health {
         status: "ok".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: admin.started.elapsed().as_secs(),
         image_bytes_max: admin.image_bytes_max,
         image_origins: admin.operator.origins().into_iter().map(origin).collect(),
-    })
+    }))
 }
 
 fn origin(state: OriginState) -> OriginEntry {

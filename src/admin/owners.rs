@@ -22,7 +22,7 @@ pub(super) struct Filter {
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
 ) -> Result<Json<Vec<OwnerEntry>>, Failure> {
-    let rows = ask(&admin, |admin| Ok(admin.operator.owners())).await?;
+    let rows = ask(&admin, |admin| Ok(admin.operator.owners()?)).await?;
     let entries = rows.into_iter().map(|row| OwnerEntry {
         owner: row.owner.to_string(),
         keys: row.keys,
@@ -47,7 +47,7 @@ pub(super) async fn list_keys(
     Params(filter): Params<Filter>,
 ) -> Result<Json<Vec<KeyEntry>>, Failure> {
     let owner = filter.owner.as_deref().map(owner_from).transpose()?;
-    let rows = ask(&admin, move |admin| Ok(admin.operator.keys(owner.as_ref()))).await?;
+    let rows = ask(&admin, move |admin| Ok(admin.operator.keys(owner.as_ref())?)).await?;
     Ok(Json(rows.into_iter().map(entry).collect()))
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<ReleaseEntry>>, Failure> {
     let owner = filter.owner.as_deref().map(owner_from).transpose()?;
     let device = filter.device.as_deref().map(device_from).transpose()?;
-    let mut rows = ask(&admin, move |admin| Ok(admin.operator.releases(owner.as_ref()))).await?;
+    let mut rows = ask(&admin, move |admin| Ok(admin.operator.releases(owner.as_ref())?)).await?;
     if let Some(device) = device {
         let found = ask(&admin, move |admin| Ok(admin.operator.device(device)?)).await?;
         rows.retain(|row| match row.target {
@@ -205,7 +205,7 @@ impl Admin {
     /// What an operator may not have meant, though it can be done.
     fn doubts(&self, release: &NewRelease, sha256: &[u8; 32]) -> Result<Vec<String>, Failure> {
         let mut doubts = Vec::new();
-        let mut rows = self.operator.releases(Some(&release.owner)).into_iter().rev();
+        let mut rows = self.operator.releases(Some(&release.owner))?.into_iter().rev();
         let same = rows.find(|row| row.target == release.target).filter(|row| {
             row.withdrawn.is_none()
                 && row.offer.sha256 == *sha256

@@ -227,7 +227,7 @@ fn settle(group: Vec<Decided>, failure: impl Fn(&Decided) -> Option<OperatorErro
         match decided.write {
             Write::Job(job) => {
                 let answer = if failed.is_some() { Answer::Unavailable } else { decided.answer };
-                let inbox = job.answer(answer);
+                let inbox = job.promise.answer(answer);
                 if !inboxes.iter().any(|other| Arc::ptr_eq(other, &inbox)) {
                     inboxes.push(inbox);
                 }

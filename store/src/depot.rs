@@ -75,9 +75,9 @@ impl Depot {
         removes: bool,
     ) -> Result<Self, OpenError> {
         let (path, used) = match &options.shared {
-            Some(shared) => (shared.clone(), Used::ByOthers),
+            Some(shared) => (shared.clone(), Used::Unknown),
             None if removes => (data.join("images"), Used::Alone),
-            None => (data.join("images"), Used::AloneAndKept),
+            None => (data.join("images"), Used::Unknown),
         };
         let images = Arc::new(Images::open(&path, used, options.open_max)?);
         Ok(Self {

@@ -15,12 +15,13 @@ use crate::depot::{Depot, ImageOptions};
 use crate::error::OpenError;
 use crate::image::Image;
 use crate::images::create_directory;
-use crate::job::Job;
+use crate::job::{Job, Promise};
 use crate::load::load;
 use crate::lock::Lock;
 use crate::operator::Operator;
 use crate::schema;
 use crate::shared::{Inbox, Ready, Shared};
+use crate::tabled::Tabled;
 use crate::tables::Tables;
 use crate::{Store, Ticket, Wake};
 
@@ -42,7 +43,7 @@ use crate::{Store, Ticket, Wake};
 /// store.close();
 ///
 /// let store = Embedded::open(&directory, EmbeddedOptions::default())?;
-/// assert_eq!(store.operator().owners()[0].owner, owner);
+/// assert_eq!(store.operator().owners()?[0].owner, owner);
 /// # Ok(())
 /// # }
 /// ```
@@ -138,7 +139,7 @@ impl Embedded {
     #[must_use]
     pub fn operator(&self) -> Operator {
         let (messages, reader) = (self.messages.clone(), Arc::clone(&self.reader));
-        Operator::of_embedded(Arc::clone(&self.shared), messages, reader)
+        Operator::new(Tabled::of_embedded(Arc::clone(&self.shared), messages, reader))
     }
 
     /// Waits for the last group to be committed and gives the directory free, as dropping does.
@@ -174,7 +175,8 @@ impl Store for EmbeddedStore {
         let (mut jobs, mut refused) = (Vec::new(), Vec::new());
         self.ready.take(&self.shared, queries, |(ticket, write)| {
             if self.inbox.expect() {
-                jobs.push(Job::new(write, ticket, Arc::clone(&self.inbox)));
+                let promise = Promise::new(ticket, Arc::clone(&self.inbox));
+                jobs.push(Job { write, promise });
             } else {
                 refused.push(ticket);
             }

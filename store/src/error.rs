@@ -87,8 +87,15 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A thread of the store could not be started.
-    #[error("cannot start a thread of the store: {source}")]
+    /// Redis cannot be reached, or will not do.
+    #[cfg(feature = "redis")]
+    #[error("cannot use Redis: {reason}")]
+    Redis {
+        /// What is wrong, without its URL: that may hold a password.
+        reason: String,
+    },
+    /// The thread that owns the database or the line to it could not be started.
+    #[error("cannot start the thread that talks to the database: {source}")]
     Thread {
         /// What the system said.
         source: io::Error,
@@ -127,11 +134,14 @@ pub enum OperatorError {
         /// What it said, or what the network did.
         reason: String,
     },
-    /// The store cannot keep anything now: the disk is full, read-only or failing.
-    #[error("the store cannot do this now: {source}; free or repair the disk and try again")]
+    /// The store cannot keep anything now: the disk is full, read-only or failing, or Redis is
+    /// away.
+    #[error("the store cannot do this now: {source}; {advice}")]
     Unavailable {
         /// What the database or the system said.
         source: Arc<dyn Error + Send + Sync>,
+        /// What to do.
+        advice: &'static str,
     },
 }
 
@@ -162,10 +172,19 @@ impl fmt::Display for Subject {
     }
 }
 
+#[cfg(feature = "redis")]
+impl OpenError {
+    /// Redis will not do.
+    pub(crate) fn redis(reason: impl fmt::Display) -> Self {
+        Self::Redis { reason: reason.to_string() }
+    }
+}
+
 impl OperatorError {
     /// The store cannot do anything now, because of `source`.
     pub(crate) fn unavailable(source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Unavailable { source: Arc::new(source) }
+        let advice = "free or repair the disk and try again";
+        Self::Unavailable { source: Arc::new(source), advice }
     }
 }
 

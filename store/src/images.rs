@@ -50,8 +50,8 @@ impl Images {
         let incoming = path.join(INCOMING);
         create_directory(&incoming)?;
         let age_min = match used {
-            Used::ByOthers => ABANDONED_AFTER,
-            Used::Alone | Used::AloneAndKept => Duration::ZERO,
+            Used::Alone => Duration::ZERO,
+            Used::Unknown => ABANDONED_AFTER,
         };
         remove_files_in(&incoming, age_min).map_err(at(&incoming))?;
         Ok(Self {
@@ -207,11 +207,9 @@ impl Images {
 pub(crate) enum Used {
     /// This store alone: what no release and no token of it needs is removed.
     Alone,
-    /// This server alone, but others tell it which releases there are: nothing is removed.
-    AloneAndKept,
-    /// Other servers, too, at the same time: nothing is removed, and what lies in `.incoming` may
-    /// still be on its way.
-    ByOthers,
+    /// Perhaps others, too, or for facts that others know: nothing is removed, and what lies in
+    /// `.incoming` may still be on its way.
+    Unknown,
 }
 
 /// Creates a directory of ours and those above it, readable by nobody else.

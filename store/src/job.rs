@@ -11,18 +11,24 @@ use crate::error::OperatorError;
 use crate::shared::Inbox;
 use crate::tables::{Plan, Tables, Write};
 
-/// A device's write. It is answered exactly once, whatever happens: one that is dropped on the
-/// way is answered as unavailable.
+/// A device's write on its way to being durable.
+#[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) write: Write,
+    pub(crate) promise: Promise,
+}
+
+/// The promise of one answer. It is kept exactly once, whatever happens: one that is dropped on
+/// the way is answered as unavailable.
+pub(crate) struct Promise {
     ticket: Ticket,
     inbox: Arc<Inbox>,
     answered: bool,
 }
 
-impl Job {
-    pub(crate) fn new(write: Write, ticket: Ticket, inbox: Arc<Inbox>) -> Self {
-        Self { write, ticket, inbox, answered: false }
+impl Promise {
+    pub(crate) fn new(ticket: Ticket, inbox: Arc<Inbox>) -> Self {
+        Self { ticket, inbox, answered: false }
     }
 
     /// Leaves the answer and returns the inbox to ring.
@@ -33,7 +39,7 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for Promise {
     fn drop(&mut self) {
         if !self.answered {
             self.inbox.leave(self.ticket, Answer::Unavailable);
@@ -42,9 +48,9 @@ impl Drop for Job {
     }
 }
 
-impl fmt::Debug for Job {
+impl fmt::Debug for Promise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("ticket", &self.ticket).finish_non_exhaustive()
+        f.debug_struct("Promise").field("ticket", &self.ticket).finish_non_exhaustive()
     }
 }
 

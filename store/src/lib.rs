@@ -11,9 +11,10 @@
 //! |---|---|---|
 //! | [`Embedded`] | one local directory: SQLite and image files | the default |
 //! | [`Memory`] | nothing but image files | demonstrations, benches, tests |
+//! | `Redis` (feature `redis`) | Redis or Valkey | many servers that are one service |
 //!
-//! Both answer all reads from the same tables in memory, under the same rules, so they answer
-//! alike. A million devices take 184 bytes of memory each and load in under a second.
+//! The first two answer all reads from the same tables in memory, under the same rules, so they
+//! answer alike. A million devices take 184 bytes of memory each and load in under a second.
 //!
 //! # How a driver uses it
 //!
@@ -99,8 +100,10 @@ pub use operator::{
 #[cfg(feature = "origins")]
 pub use origin::{OnFailure, OriginFailure, OriginOptions, OriginState};
 pub use publishing::{IssuedToken, Judge, NewRelease, Published, ReleaseRow, Target};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisOptions, RedisStore};
 pub use staging::Staged;
-pub use stats::{Buckets, StoreStats};
+pub use stats::{Buckets, RedisStats, StoreStats};
 
 mod aside;
 mod clock;
@@ -120,10 +123,13 @@ mod operator;
 #[cfg(feature = "origins")]
 mod origin;
 mod publishing;
+#[cfg(feature = "redis")]
+mod redis;
 mod schema;
 mod shared;
 mod staging;
 mod stats;
+mod tabled;
 mod tables;
 mod token;
 

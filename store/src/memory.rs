@@ -13,6 +13,7 @@ use crate::image::Image;
 use crate::job::Outcome;
 use crate::operator::Operator;
 use crate::shared::{Inbox, Ready, Shared};
+use crate::tabled::Tabled;
 use crate::tables::{Change, Details, Plan, Tables, Write};
 use crate::{Store, Ticket, Wake};
 
@@ -103,7 +104,7 @@ impl Memory {
     /// The operator's side.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::of_memory(Arc::clone(&self.shared))
+        Operator::new(Tabled::of_memory(Arc::clone(&self.shared)))
     }
 }
 

@@ -1,26 +1,18 @@
 //! What operators ask of a store: owners, keys, devices, tokens, releases.
 
 use std::fmt;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use otter_protocol::id::hex_text;
 use otter_protocol::{Alias, ApiKey, DeviceId, Mac, Offer, Offered, OwnerId};
-use rusqlite::Connection;
 
-use crate::committer::Message;
-use crate::embedded::Reader;
+use crate::depot::Depot;
 use crate::error::{OperatorError, Subject};
 use crate::image::Image;
-use crate::job::{Outcome, operation};
-use crate::listing;
-use crate::memory::operate_now;
+use crate::job::Outcome;
 #[cfg(feature = "origins")]
 use crate::origin::OriginState;
-use crate::shared::Shared;
+use crate::publishing::Publication;
 use crate::stats::StoreStats;
-use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch};
-use crate::token::key_hash;
 
 /// The operator's side of a store. Cheap to clone; every call blocks until what it did is
 /// durable, so call it from a thread that may wait.
@@ -33,7 +25,7 @@ use crate::token::key_hash;
 /// let operator = Memory::open(directory.path(), MemoryOptions::default())?.operator();
 /// let owner = operator.create_owner(None)?;
 /// let key = operator.create_key(&owner, "workshop")?;
-/// assert_eq!(operator.keys(Some(&owner))[0].hash, key.hash);
+/// assert_eq!(operator.keys(Some(&owner))?[0].hash, key.hash);
 /// operator.revoke_key(&key.hash)?;
 /// let again = operator.revoke_key(&key.hash);
 /// assert!(matches!(again, Err(OperatorError::NotFound { what: Subject::Key })));
@@ -42,15 +34,27 @@ use crate::token::key_hash;
 /// ```
 #[derive(Clone)]
 pub struct Operator {
-    shared: Arc<Shared>,
-    backing: Backing,
+    pub(crate) backing: Arc<dyn Backing>,
 }
 
-/// What makes an operator's writes durable, if anything does.
-#[derive(Clone)]
-enum Backing {
-    Memory,
-    Embedded { messages: Sender<Message>, reader: Reader },
+/// What a store does for operators; see [`Operator`] for what each means.
+pub(crate) trait Backing: Facts + Publication {}
+
+impl<B: Facts + Publication> Backing for B {}
+
+/// The part of a [`Backing`] that speaks of owners, keys and devices.
+pub(crate) trait Facts: Send + Sync {
+    fn create_owner(&self, owner: Option<OwnerId>) -> Outcome<OwnerId>;
+    fn owners(&self) -> Outcome<Vec<OwnerRow>>;
+    fn create_key(&self, owner: &OwnerId, alias: &str) -> Outcome<NewKey>;
+    fn keys(&self, owner: Option<&OwnerId>) -> Outcome<Vec<KeyRow>>;
+    fn revoke_key(&self, hash: &[u8; 32]) -> Outcome<KeyRow>;
+    fn devices(&self, filter: &DeviceFilter) -> Outcome<Vec<DeviceRow>>;
+    fn device(&self, device: DeviceId) -> Outcome<Option<DeviceRow>>;
+    fn set_device(&self, device: DeviceId, change: DeviceChange) -> Outcome<DeviceRow>;
+    fn stats(&self) -> StoreStats;
+    fn trouble(&self) -> Option<String>;
+    fn depot(&self) -> &Depot;
 }
 
 /// An owner, as operators see it.
@@ -148,16 +152,8 @@ pub struct DeviceChange {
 }
 
 impl Operator {
-    pub(crate) fn of_memory(shared: Arc<Shared>) -> Self {
-        Self { shared, backing: Backing::Memory }
-    }
-
-    pub(crate) fn of_embedded(
-        shared: Arc<Shared>,
-        messages: Sender<Message>,
-        reader: Reader,
-    ) -> Self {
-        Self { shared, backing: Backing::Embedded { messages, reader } }
+    pub(crate) fn new(backing: impl Backing + 'static) -> Self {
+        Self { backing: Arc::new(backing) }
     }
 
     /// Makes an owner; mints an id of 64 digits if none is given.
@@ -165,38 +161,15 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Conflict`] if it exists.
     pub fn create_owner(&self, owner: Option<OwnerId>) -> Result<OwnerId, OperatorError> {
-        let owner = match owner {
-            Some(owner) => owner,
-            None => self.mint_owner()?,
-        };
-        self.write(move |tables, now_ms, plan| {
-            plan.reads(Touch::Owner(&owner));
-            if tables.owners.find(&owner).is_some() {
-                return Err(conflict(
-                    Subject::Owner,
-                    "it exists already; use it or choose another",
-                ));
-            }
-            plan.change(tables, Change::OwnerAdded { owner, created: now_ms / 1000 });
-            Ok(owner)
-        })
+        self.backing.create_owner(owner)
     }
 
     /// All owners, in the order of their creation.
-    #[must_use]
-    pub fn owners(&self) -> Vec<OwnerRow> {
-        let mut rows = Vec::new();
-        self.shared.each_row(owners_len, |tables, row| {
-            let owner = &tables.owners.rows[row];
-            rows.push(OwnerRow {
-                owner: owner.id,
-                keys: owner.keys.len() as u64,
-                devices: owner.devices,
-                releases: owner.releases,
-                created: owner.created,
-            });
-        });
-        rows
+    ///
+    /// # Errors
+    /// [`OperatorError::Unavailable`] if the store cannot be asked.
+    pub fn owners(&self) -> Result<Vec<OwnerRow>, OperatorError> {
+        self.backing.owners()
     }
 
     /// Makes an API key of 32 random bytes; only its SHA-256 is kept.
@@ -208,31 +181,15 @@ impl Operator {
         if alias.len() > KEY_ALIAS_BYTES_MAX {
             return Err(too_long("the alias of a key", KEY_ALIAS_BYTES_MAX));
         }
-        let key = self.shared.mint.key().map_err(OperatorError::unavailable)?;
-        let (owner, hash, kept): (_, _, Box<str>) = (*owner, key_hash(&key), alias.into());
-        self.write(move |tables, now_ms, plan| {
-            plan.reads(Touch::Owner(&owner));
-            if tables.owners.find(&owner).is_none() {
-                return Err(not_found(Subject::Owner));
-            }
-            let (alias, created) = (kept.clone(), now_ms / 1000);
-            plan.change(tables, Change::KeyAdded { owner, hash, alias, created });
-            Ok(())
-        })?;
-        Ok(NewKey { owner, key, hash, alias: alias.to_owned() })
+        self.backing.create_key(owner, alias)
     }
 
     /// All keys, or those of one owner: by owner, then in the order of their creation.
-    #[must_use]
-    pub fn keys(&self, owner: Option<&OwnerId>) -> Vec<KeyRow> {
-        let mut rows = Vec::new();
-        self.shared.each_row(owners_len, |tables, row| {
-            let known = &tables.owners.rows[row];
-            if owner.is_none_or(|owner| known.id == *owner) {
-                rows.extend(known.keys.iter().map(|key| key_row(known.id, key)));
-            }
-        });
-        rows
+    ///
+    /// # Errors
+    /// [`OperatorError::Unavailable`] if the store cannot be asked.
+    pub fn keys(&self, owner: Option<&OwnerId>) -> Result<Vec<KeyRow>, OperatorError> {
+        self.backing.keys(owner)
     }
 
     /// Takes a key back: no request that presents it is accepted once this returned.
@@ -240,13 +197,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::NotFound`] if no key has this SHA-256.
     pub fn revoke_key(&self, hash: &[u8; 32]) -> Result<KeyRow, OperatorError> {
-        let hash = *hash;
-        self.write(move |tables, _, plan| {
-            plan.reads(Touch::Key(&hash));
-            let (owner, key) = tables.owners.key(&hash).ok_or_else(|| not_found(Subject::Key))?;
-            plan.change(tables, Change::KeyRevoked { hash });
-            Ok(key_row(tables.owner_id(owner), key))
-        })
+        self.backing.revoke_key(hash)
     }
 
     /// One page of devices, in the order of their ids.
@@ -254,13 +205,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Unavailable`] if the database cannot be read.
     pub fn devices(&self, filter: &DeviceFilter) -> Result<Vec<DeviceRow>, OperatorError> {
-        match &self.backing {
-            Backing::Memory => Ok(listing::from_memory(&self.shared.tables(), filter)),
-            Backing::Embedded { reader, .. } => {
-                let listed = read(reader, |database| listing::from_database(database, filter))?;
-                Ok(listed.into_iter().map(|row| self.with_newest(row)).collect())
-            }
-        }
+        self.backing.devices(filter)
     }
 
     /// One device.
@@ -268,13 +213,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Unavailable`] if the database cannot be read.
     pub fn device(&self, device: DeviceId) -> Result<Option<DeviceRow>, OperatorError> {
-        match &self.backing {
-            Backing::Memory => Ok(listing::one_from_memory(&self.shared.tables(), device)),
-            Backing::Embedded { reader, .. } => {
-                let listed = read(reader, |database| listing::one_from_database(database, device))?;
-                Ok(listed.map(|row| self.with_newest(row)))
-            }
-        }
+        self.backing.device(device)
     }
 
     /// Changes a device.
@@ -286,79 +225,35 @@ impl Operator {
         device: DeviceId,
         change: DeviceChange,
     ) -> Result<DeviceRow, OperatorError> {
-        self.write(move |tables, _, plan| {
-            plan.reads(Touch::Device(device));
-            let row = tables.devices.find(device).ok_or_else(|| not_found(Subject::Device))?;
-            let facts = tables.devices.facts(row);
-            let mut facts = facts.with_texts(|text| Box::from(*text));
-            if let Some(auto_update) = change.auto_update {
-                facts.auto_update = auto_update;
-                // Somebody looked at the device: what held it back is over.
-                facts.offered = None;
-            }
-            facts.alias = change.alias.unwrap_or(facts.alias);
-            let owner = tables.owner_id(facts.owner);
-            let kept = KeptDevice { facts, owner, registered: None, details: None };
-            plan.change(tables, Change::DeviceKept(Box::new(kept)));
-            Ok(())
-        })?;
-        self.device(device)?.ok_or_else(|| not_found(Subject::Device))
+        self.backing.set_device(device, change)
     }
 
     /// Counts, for metrics.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        self.shared.stats()
+        self.backing.stats()
     }
+}
 
+impl Operator {
     /// The image of this SHA-256 if it lies here and is whole, for another server that fetches it.
     /// Reads all of it; never asks an origin.
     #[must_use]
     pub fn image(&self, sha256: &[u8; 32]) -> Option<Image> {
-        self.shared.depot.images.verified(sha256)
+        self.backing.depot().images.verified(sha256)
     }
 
     /// Where images are fetched from and how that went, in the order in which they are tried.
     #[cfg(feature = "origins")]
     #[must_use]
     pub fn origins(&self) -> Vec<OriginState> {
-        self.shared.depot.origins()
+        self.backing.depot().origins()
     }
 
-    /// What all threads of the store share.
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    /// Decides by the rule and waits until what it changes is durable.
-    pub(crate) fn write<R, F>(&self, rule: F) -> Outcome<R>
-    where
-        R: Send + 'static,
-        F: FnMut(&Tables, u64, &mut Plan) -> Outcome<R> + Send + 'static,
-    {
-        match &self.backing {
-            Backing::Memory => operate_now(&self.shared, rule),
-            Backing::Embedded { messages, .. } => {
-                let (operation, outcome) = operation(rule);
-                // If the committer has ended, the operation is dropped and the wait ends at once.
-                let _ = messages.send(Message::Operation(operation));
-                outcome.recv().unwrap_or_else(|_| Err(OperatorError::unavailable(Closed)))
-            }
-        }
-    }
-
-    fn mint_owner(&self) -> Result<OwnerId, OperatorError> {
-        let bytes: [u8; 32] = self.shared.mint.bytes().map_err(OperatorError::unavailable)?;
-        let digits: [u8; 64] = hex_text(&bytes);
-        let owner = std::str::from_utf8(&digits).ok().and_then(OwnerId::parse);
-        Ok(owner.expect("64 hexadecimal digits are an owner id"))
-    }
-
-    fn with_newest(&self, row: DeviceRow) -> DeviceRow {
-        let tables = self.shared.tables();
-        let known = tables.devices.find(row.udid);
-        let newest = known.and_then(|known| tables.newest(known).cloned());
-        DeviceRow { newest, ..row }
+    /// Why the store cannot answer now, for a health check; `None` while it can.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.backing.trouble()
     }
 }
 
@@ -391,24 +286,3 @@ pub(crate) fn conflict(what: Subject, reason: &'static str) -> OperatorError {
 pub(crate) fn too_long(what: &str, bytes_max: usize) -> OperatorError {
     OperatorError::Invalid { reason: format!("{what} has at most {bytes_max} bytes; shorten it") }
 }
-
-fn owners_len(tables: &Tables) -> usize {
-    tables.owners.rows.len()
-}
-
-fn key_row(owner: OwnerId, key: &Key) -> KeyRow {
-    KeyRow { owner, hash: key.hash, alias: key.alias.to_string(), created: key.created }
-}
-
-fn read<R>(
-    reader: &Reader,
-    query: impl FnOnce(&Connection) -> rusqlite::Result<R>,
-) -> Result<R, OperatorError> {
-    let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-    let database = reader.as_ref().ok_or_else(|| OperatorError::unavailable(Closed))?;
-    query(database).map_err(OperatorError::unavailable)
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("it was closed")]
-struct Closed;

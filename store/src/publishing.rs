@@ -7,10 +7,12 @@ use std::sync::Arc;
 use otter_protocol::{Alias, DeviceId, Grant, Kind, Offer, OwnerId, ReleaseId, Token};
 
 use crate::error::{OperatorError, Subject};
+use crate::job::Outcome;
 use crate::operator::{Operator, conflict, not_found, too_long};
 use crate::staging::Staged;
+use crate::tabled::Tabled;
 use crate::tables::{Change, PublishedRelease, Release, Removal, Tables, Touch};
-use crate::token::TokenHash;
+use crate::token::{Mint, TokenHash};
 
 /// Says whether an offer is an update for a device of this version and environment hash. The rule
 /// is the core's, so callers bring it.
@@ -92,7 +94,7 @@ impl Operator {
     /// [`OperatorError::Invalid`] if the source cannot be read, is empty, or longer than
     /// `bytes_max`; [`OperatorError::Unavailable`] if the copy cannot be written.
     pub fn stage(&self, source: &mut dyn Read, bytes_max: u64) -> Result<Staged, OperatorError> {
-        Staged::copy(Arc::clone(self.shared()), source, bytes_max)
+        self.backing.stage(source, bytes_max)
     }
 
     /// Publishes a staged image, atomically: a device sees the old or the new release. Where images
@@ -110,10 +112,94 @@ impl Operator {
         image: Staged,
         is_update: Judge<'_>,
     ) -> Result<Published, OperatorError> {
-        if !image.belongs_to(self.shared()) {
+        self.backing.publish(release, image, is_update)
+    }
+
+    /// All releases, or those of one owner, in the order of their publication.
+    ///
+    /// # Errors
+    /// [`OperatorError::Unavailable`] if the store cannot be asked.
+    pub fn releases(&self, owner: Option<&OwnerId>) -> Result<Vec<ReleaseRow>, OperatorError> {
+        self.backing.releases(owner)
+    }
+
+    /// Withdraws a release: it is offered no more, and tokens for it give nothing. A transfer
+    /// that is under way may finish. The image is removed once no other release and no token
+    /// needs it.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`] if there is no such release; [`OperatorError::Conflict`] if it
+    /// is withdrawn already.
+    pub fn withdraw(&self, release: ReleaseId) -> Result<ReleaseRow, OperatorError> {
+        self.backing.withdraw(release)
+    }
+
+    /// Issues a token. [`Grant::release`] of `None` stands for the device's newest release; if
+    /// there is none, the token binds at its first redemption. The token takes the place of the
+    /// one that the device has for the same release.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`] if the device is not registered, or the release is not one of
+    /// its owner's; [`OperatorError::Conflict`] if the release is withdrawn.
+    pub fn issue_token(
+        &self,
+        device: DeviceId,
+        grant: &Grant,
+    ) -> Result<IssuedToken, OperatorError> {
+        self.backing.issue_token(device, grant)
+    }
+
+    /// Takes a token back, a transfer under way included.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`] if it is not there: never issued, expired, used or revoked.
+    pub fn revoke_token(&self, token: &Token) -> Result<(), OperatorError> {
+        self.backing.revoke_token(token)
+    }
+
+    /// Takes all tokens of a device back and says how many there were.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`] if the device is not registered.
+    pub fn revoke_tokens(&self, device: DeviceId) -> Result<u64, OperatorError> {
+        self.backing.revoke_tokens(device)
+    }
+}
+
+/// The part of a store's side for operators that speaks of releases and tokens; see [`Operator`]
+/// for what each means.
+pub(crate) trait Publication: Send + Sync {
+    fn stage(&self, source: &mut dyn Read, bytes_max: u64) -> Outcome<Staged>;
+    fn publish(
+        &self,
+        release: NewRelease,
+        image: Staged,
+        is_update: Judge<'_>,
+    ) -> Outcome<Published>;
+    fn releases(&self, owner: Option<&OwnerId>) -> Outcome<Vec<ReleaseRow>>;
+    fn withdraw(&self, release: ReleaseId) -> Outcome<ReleaseRow>;
+    fn issue_token(&self, device: DeviceId, grant: &Grant) -> Outcome<IssuedToken>;
+    fn revoke_token(&self, token: &Token) -> Outcome<()>;
+    fn revoke_tokens(&self, device: DeviceId) -> Outcome<u64>;
+}
+
+impl Publication for Tabled {
+    fn stage(&self, source: &mut dyn Read, bytes_max: u64) -> Outcome<Staged> {
+        let shared = self.shared();
+        let (images, needs) = (Arc::clone(&shared.depot.images), Arc::clone(shared));
+        Staged::copy(images, &shared.mint, Some(needs), source, bytes_max)
+    }
+
+    fn publish(
+        &self,
+        release: NewRelease,
+        image: Staged,
+        is_update: Judge<'_>,
+    ) -> Outcome<Published> {
+        if !image.belongs_to(&self.shared().depot.images) {
             return Err(invalid("the image was staged in another store; stage it here"));
         }
-        let release = self.checked(release, &image)?;
+        let release = checked(release, &image, &self.shared().mint)?;
         let offer = Arc::clone(&release.offer);
         let (owner, target) = (release.owner, release.target);
         if self.shared().tables().owners.find(&owner).is_none() {
@@ -151,9 +237,7 @@ impl Operator {
         Ok(Published { offer, devices, waiting })
     }
 
-    /// All releases, or those of one owner, in the order of their publication.
-    #[must_use]
-    pub fn releases(&self, owner: Option<&OwnerId>) -> Vec<ReleaseRow> {
+    fn releases(&self, owner: Option<&OwnerId>) -> Outcome<Vec<ReleaseRow>> {
         let mut rows = Vec::new();
         let releases = |tables: &Tables| tables.releases.rows.len();
         self.shared().each_row(releases, |tables, row| {
@@ -162,17 +246,10 @@ impl Operator {
                 rows.push(release_row(tables, release));
             }
         });
-        rows
+        Ok(rows)
     }
 
-    /// Withdraws a release: it is offered no more, and tokens for it give nothing. A transfer
-    /// that is under way may finish. The image is removed once no other release and no token
-    /// needs it.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if there is no such release; [`OperatorError::Conflict`] if it
-    /// is withdrawn already.
-    pub fn withdraw(&self, release: ReleaseId) -> Result<ReleaseRow, OperatorError> {
+    fn withdraw(&self, release: ReleaseId) -> Outcome<ReleaseRow> {
         self.write(move |tables, now_ms, plan| {
             plan.reads(Touch::Release(release));
             let row = tables.releases.find(release).ok_or_else(|| not_found(Subject::Release))?;
@@ -186,18 +263,7 @@ impl Operator {
         })
     }
 
-    /// Issues a token. [`Grant::release`] of `None` stands for the device's newest release; if
-    /// there is none, the token binds at its first redemption. The token takes the place of the
-    /// one that the device has for the same release.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if the device is not registered, or the release is not one of
-    /// its owner's; [`OperatorError::Conflict`] if the release is withdrawn.
-    pub fn issue_token(
-        &self,
-        device: DeviceId,
-        grant: &Grant,
-    ) -> Result<IssuedToken, OperatorError> {
+    fn issue_token(&self, device: DeviceId, grant: &Grant) -> Outcome<IssuedToken> {
         let token = self.shared().mint.minted().map_err(OperatorError::unavailable)?.token;
         let grant = *grant;
         self.write(move |tables, now_ms, plan| {
@@ -214,11 +280,7 @@ impl Operator {
         })
     }
 
-    /// Takes a token back, a transfer under way included.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if it is not there: never issued, expired, used or revoked.
-    pub fn revoke_token(&self, token: &Token) -> Result<(), OperatorError> {
+    fn revoke_token(&self, token: &Token) -> Outcome<()> {
         let hash = TokenHash::of(token);
         self.write(move |tables, now_ms, plan| {
             let known = tables.tokens.find(&hash).filter(|(_, token)| now_ms < token.end_ms());
@@ -229,11 +291,7 @@ impl Operator {
         })
     }
 
-    /// Takes all tokens of a device back and says how many there were.
-    ///
-    /// # Errors
-    /// [`OperatorError::NotFound`] if the device is not registered.
-    pub fn revoke_tokens(&self, device: DeviceId) -> Result<u64, OperatorError> {
+    fn revoke_tokens(&self, device: DeviceId) -> Outcome<u64> {
         self.write(move |tables, now_ms, plan| {
             plan.reads(Touch::Device(device));
             let row = tables.devices.find(device).ok_or_else(|| not_found(Subject::Device))?;
@@ -245,32 +303,9 @@ impl Operator {
             Ok(tokens)
         })
     }
+}
 
-    /// Makes an offer of what the operator says, or says what is wrong with it.
-    fn checked(&self, release: NewRelease, image: &Staged) -> Result<Checked, OperatorError> {
-        let NewRelease { owner, target, version, platform, env_hash, kind, source } = release;
-        check_text("the version", &version, 1, Offer::VERSION_BYTES_MAX)?;
-        check_reply("the version", &version)?;
-        check_text("the platform", &platform, 1, PLATFORM_BYTES_MAX)?;
-        if let Some(env_hash) = &env_hash {
-            check_text("the environment hash", env_hash, 1, ENV_HASH_BYTES_MAX)?;
-        }
-        if let Some(source) = &source {
-            check_text("the source", source, 0, SOURCE_BYTES_MAX)?;
-        }
-        let offer = Offer {
-            release: self.shared().mint.release().map_err(OperatorError::unavailable)?,
-            version: version.into(),
-            platform: platform.to_lowercase().into(),
-            env_hash: env_hash.map(Into::into),
-            sha256: image.sha256(),
-            md5: image.md5(),
-            size: image.size(),
-            kind,
-        };
-        Ok(Checked { owner, target, offer: Arc::new(offer), source: source.map(Into::into) })
-    }
-
+impl Tabled {
     /// For how many devices the offer is the newest and an update, and how many of them wait to be
     /// asked.
     fn updates(
@@ -310,14 +345,43 @@ impl Operator {
 }
 
 /// Version and environment hash as a device reports them.
-type Reported = (Option<Arc<str>>, Option<Arc<str>>);
+pub(crate) type Reported = (Option<Arc<str>>, Option<Arc<str>>);
 
 /// A release that can be offered.
-struct Checked {
-    owner: OwnerId,
-    target: Target,
-    offer: Arc<Offer>,
-    source: Option<Box<str>>,
+pub(crate) struct Checked {
+    pub(crate) owner: OwnerId,
+    pub(crate) target: Target,
+    pub(crate) offer: Arc<Offer>,
+    pub(crate) source: Option<Box<str>>,
+}
+
+/// Makes an offer of what the operator says, or says what is wrong with it.
+pub(crate) fn checked(
+    release: NewRelease,
+    image: &Staged,
+    mint: &Mint,
+) -> Result<Checked, OperatorError> {
+    let NewRelease { owner, target, version, platform, env_hash, kind, source } = release;
+    check_text("the version", &version, 1, Offer::VERSION_BYTES_MAX)?;
+    check_reply("the version", &version)?;
+    check_text("the platform", &platform, 1, PLATFORM_BYTES_MAX)?;
+    if let Some(env_hash) = &env_hash {
+        check_text("the environment hash", env_hash, 1, ENV_HASH_BYTES_MAX)?;
+    }
+    if let Some(source) = &source {
+        check_text("the source", source, 0, SOURCE_BYTES_MAX)?;
+    }
+    let offer = Offer {
+        release: mint.release().map_err(OperatorError::unavailable)?,
+        version: version.into(),
+        platform: platform.to_lowercase().into(),
+        env_hash: env_hash.map(Into::into),
+        sha256: image.sha256(),
+        md5: image.md5(),
+        size: image.size(),
+        kind,
+    };
+    Ok(Checked { owner, target, offer: Arc::new(offer), source: source.map(Into::into) })
 }
 
 /// A release for which the device in a row may have a token.
@@ -347,7 +411,7 @@ fn revoked(hash: TokenHash) -> Change {
     Change::TokenRemoved { hash, removal: Removal::Revoked }
 }
 
-fn invalid(reason: &str) -> OperatorError {
+pub(crate) fn invalid(reason: &str) -> OperatorError {
     OperatorError::Invalid { reason: reason.to_owned() }
 }
 

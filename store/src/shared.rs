@@ -89,6 +89,11 @@ impl Shared {
         self.depot.images.let_go(image, tables.image_needed(image));
     }
 
+    /// Why nothing can be answered, if that is so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        (!self.open()).then(|| "the store was closed, or a change of it broke off".to_owned())
+    }
+
     /// Is it open for queries? Not after it was closed, nor after a change broke off half-way,
     /// which no answer may stand on.
     fn open(&self) -> bool {
@@ -212,7 +217,8 @@ impl Inbox {
         (self.wake)();
     }
 
-    fn append_to(&self, answers: &mut Vec<(Ticket, Answer<()>)>) {
+    /// Takes what was left.
+    pub(crate) fn append_to(&self, answers: &mut Vec<(Ticket, Answer<()>)>) {
         if self.waiting.swap(false, Ordering::Acquire) {
             answers.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
         }

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use crate::aside::{Copied, copy_in};
 use crate::error::OperatorError;
 use crate::image::Image;
-use crate::images::file_name;
+use crate::images::{Images, file_name};
 use crate::shared::Shared;
+use crate::token::Mint;
 
 /// An image that was copied in and is not published yet.
 ///
 /// Dropped without being published, its file is removed again unless a release or another
 /// `Staged` needs the same bytes.
 pub struct Staged {
-    shared: Arc<Shared>,
+    images: Arc<Images>,
+    /// Whoever knows whether something needs the file; none where files are never removed.
+    needs: Option<Arc<Shared>>,
     copied: Copied,
 }
 
@@ -25,12 +28,14 @@ impl Staged {
     /// # Errors
     /// See [`crate::Operator::stage`].
     pub(crate) fn copy(
-        shared: Arc<Shared>,
+        images: Arc<Images>,
+        mint: &Mint,
+        needs: Option<Arc<Shared>>,
         source: &mut dyn Read,
         bytes_max: u64,
     ) -> Result<Self, OperatorError> {
-        let copied = copy_in(&shared.depot.images, &shared.mint, source, bytes_max)?;
-        Ok(Self { shared, copied })
+        let copied = copy_in(&images, mint, source, bytes_max)?;
+        Ok(Self { images, needs, copied })
     }
 
     /// SHA-256 of all bytes: the name of the image.
@@ -60,18 +65,21 @@ impl Staged {
     /// The image itself; `None` if somebody removed the file meanwhile.
     #[must_use]
     pub fn image(&self) -> Option<Image> {
-        self.shared.depot.images.image(&self.copied.sha256, self.copied.size)
+        self.images.image(&self.copied.sha256, self.copied.size)
     }
 
     /// Does it belong to this store?
-    pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
-        Arc::ptr_eq(&self.shared, shared)
+    pub(crate) fn belongs_to(&self, images: &Arc<Images>) -> bool {
+        Arc::ptr_eq(&self.images, images)
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        self.shared.let_go(&self.copied.sha256);
+        match &self.needs {
+            Some(shared) => shared.let_go(&self.copied.sha256),
+            None => self.images.let_go(&self.copied.sha256, true),
+        }
     }
 }
 

@@ -18,9 +18,10 @@ pub struct StoreStats {
     pub devices: u64,
     /// Releases, withdrawn ones included.
     pub releases: u64,
-    /// Tokens that nobody has tried yet.
+    /// Tokens that nobody has tried yet. Always 0 with Redis, which would have to look at all
+    /// devices.
     pub tokens_open: u64,
-    /// Tokens with a first attempt behind them, replaced ones included.
+    /// Tokens with a first attempt behind them, replaced ones included. Always 0 with Redis.
     pub tokens_started: u64,
     /// Tokens issued, in all.
     pub tokens_issued_total: u64,
@@ -66,10 +67,28 @@ pub struct StoreStats {
     pub images_put_total: u64,
     /// Images that could not be put to an origin, in all: they were not published.
     pub images_unput_total: u64,
+    /// How things stand with Redis, in a store that has one.
+    pub redis: Option<RedisStats>,
     /// Writes per commit.
     pub group_writes: Buckets,
     /// Microseconds per commit, from its first statement until it was durable.
     pub commit_us: Buckets,
+}
+
+/// How things stand with Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisStats {
+    /// Does it answer?
+    pub is_up: bool,
+    /// Times that it went away.
+    pub outages_total: u64,
+    /// Calls sent, in all: each carries what one turn asked of one hash slot.
+    pub calls_total: u64,
+    /// Calls that failed, in all.
+    pub calls_failed_total: u64,
+    /// Operations in all calls.
+    pub operations_total: u64,
 }
 
 /// A histogram: how many values were at most each bound.
@@ -109,6 +128,34 @@ impl Counters {
                 counter.fetch_add(1, Relaxed);
             }
         }
+    }
+
+    /// So many tokens went this way.
+    #[cfg(feature = "redis")]
+    pub(crate) fn token(&self, way: TokenCount, tokens: u64) {
+        let counter = match way {
+            TokenCount::Issued => &self.tokens_issued,
+            TokenCount::Started => &self.tokens_started,
+            TokenCount::Claimed => &self.tokens_claimed,
+            TokenCount::Expired => &self.tokens_expired,
+            TokenCount::Replaced => &self.tokens_replaced,
+            TokenCount::Revoked => &self.tokens_revoked,
+        };
+        counter.fetch_add(tokens, Relaxed);
+    }
+
+    /// A token was issued; so many were replaced by it, and so many had ended by then.
+    #[cfg(feature = "redis")]
+    pub(crate) fn issued(&self, replaced: u64, ended: u64) {
+        self.token(TokenCount::Issued, 1);
+        self.token(TokenCount::Replaced, replaced);
+        self.token(TokenCount::Expired, ended);
+    }
+
+    /// So many writes were kept.
+    #[cfg(feature = "redis")]
+    pub(crate) fn wrote(&self, writes: u64) {
+        self.writes.fetch_add(writes, Relaxed);
     }
 
     /// A commit of so many writes became durable after this time.
@@ -153,12 +200,23 @@ impl Counters {
     }
 }
 
+/// What can become of a token.
+#[cfg(feature = "redis")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TokenCount {
+    Issued,
+    Started,
+    Claimed,
+    Expired,
+    Replaced,
+    Revoked,
+}
+
 impl Shared {
     /// Counts of this moment.
     pub(crate) fn stats(&self) -> StoreStats {
         let tables = self.tables();
         let (tokens_open, tokens_started) = tables.tokens.open_and_started();
-        let counters = &self.counters;
         let mut stats = StoreStats {
             owners: tables.owners.rows.len() as u64,
             keys: tables.owners.keys_len() as u64,
@@ -166,23 +224,32 @@ impl Shared {
             releases: tables.releases.rows.len() as u64,
             tokens_open,
             tokens_started,
-            tokens_issued_total: counters.tokens_issued.load(Relaxed),
-            tokens_started_total: counters.tokens_started.load(Relaxed),
-            tokens_claimed_total: counters.tokens_claimed.load(Relaxed),
-            tokens_expired_total: counters.tokens_expired.load(Relaxed),
-            tokens_replaced_total: counters.tokens_replaced.load(Relaxed),
-            tokens_revoked_total: counters.tokens_revoked.load(Relaxed),
-            commits_total: counters.commits.load(Relaxed),
-            commits_failed_total: counters.commits_failed.load(Relaxed),
-            writes_total: counters.writes.load(Relaxed),
-            writes_deferred_total: counters.writes_deferred.load(Relaxed),
-            group_writes: counters.group_writes.buckets(&GROUP_WRITES),
-            commit_us: counters.commit_us.buckets(&COMMIT_US),
-            ..StoreStats::default()
+            ..self.counters.totals()
         };
         drop(tables);
         self.depot.count(&mut stats);
         stats
+    }
+}
+
+impl Counters {
+    /// What was counted; the facts of the moment are left at 0.
+    pub(crate) fn totals(&self) -> StoreStats {
+        StoreStats {
+            tokens_issued_total: self.tokens_issued.load(Relaxed),
+            tokens_started_total: self.tokens_started.load(Relaxed),
+            tokens_claimed_total: self.tokens_claimed.load(Relaxed),
+            tokens_expired_total: self.tokens_expired.load(Relaxed),
+            tokens_replaced_total: self.tokens_replaced.load(Relaxed),
+            tokens_revoked_total: self.tokens_revoked.load(Relaxed),
+            commits_total: self.commits.load(Relaxed),
+            commits_failed_total: self.commits_failed.load(Relaxed),
+            writes_total: self.writes.load(Relaxed),
+            writes_deferred_total: self.writes_deferred.load(Relaxed),
+            group_writes: self.group_writes.buckets(&GROUP_WRITES),
+            commit_us: self.commit_us.buckets(&COMMIT_US),
+            ..StoreStats::default()
+        }
     }
 }
 

@@ -18,9 +18,9 @@ pub(crate) use change::{Change, KeptDevice, KeptToken, PublishedRelease, Removal
 pub(crate) use decide::Write;
 pub(crate) use details::{Detail, Details};
 pub(crate) use devices::DeviceFacts;
-pub(crate) use owners::Key;
+pub(crate) use owners::{Key, Owners};
 pub(crate) use plan::{Plan, Touch, Touched};
-pub(crate) use releases::Release;
+pub(crate) use releases::{Release, Releases};
 pub(crate) use tokens::TokenFacts;
 
 mod change;
@@ -37,9 +37,9 @@ mod tokens;
 /// All facts.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    pub(crate) owners: owners::Owners,
+    pub(crate) owners: Owners,
     pub(crate) devices: devices::Devices,
-    pub(crate) releases: releases::Releases,
+    pub(crate) releases: Releases,
     pub(crate) tokens: tokens::Tokens,
     /// What only operators read, where no database keeps it.
     pub(crate) details: Option<Details>,

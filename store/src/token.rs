@@ -5,7 +5,8 @@
 //! existing `hash` keeps its meaning). Tokens are looked up by hash, so the time of a look-up says
 //! nothing of a token's text.
 
-use otter_protocol::{ApiKey, DeviceId, ReleaseId, Token};
+use otter_protocol::id::hex_text;
+use otter_protocol::{ApiKey, DeviceId, OwnerId, ReleaseId, Token};
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
@@ -51,6 +52,16 @@ impl Mint {
     /// [`NoRandomness`]
     pub(crate) fn key(&self) -> Result<ApiKey, NoRandomness> {
         self.bytes().map(ApiKey)
+    }
+
+    /// An owner's id.
+    ///
+    /// # Errors
+    /// [`NoRandomness`]
+    pub(crate) fn owner(&self) -> Result<OwnerId, NoRandomness> {
+        let digits: [u8; 64] = hex_text(&self.bytes::<32>()?);
+        let owner = std::str::from_utf8(&digits).ok().and_then(OwnerId::parse);
+        Ok(owner.expect("64 hexadecimal digits are an owner id"))
     }
 
     /// A release id.

@@ -119,8 +119,9 @@ fn hear_line(output: &mut impl BufRead, said: &mut Said) -> Option<bool> {
 fn check(directory: &Path, said: &mut Said) {
     let store = Embedded::open(directory, EmbeddedOptions::default()).expect("opens at once");
     let operator = store.operator();
-    let mut desk = Desk::new(&store);
-    let keys: HashSet<[u8; 32]> = operator.keys(None).iter().map(|key| key.hash).collect();
+    let mut desk = Desk::new(|wake| store.store(wake));
+    let keys: HashSet<[u8; 32]> =
+        operator.keys(None).expect("keys").iter().map(|key| key.hash).collect();
     assert!(said.keys.is_subset(&keys), "an acknowledged key is lost");
     for release in &said.releases {
         let answer = desk.ask(Query::Fetch { release: *release });
@@ -162,13 +163,13 @@ fn writes_until_it_is_killed() {
     let round: u64 = env::var(ROUND).ok().and_then(|round| round.parse().ok()).unwrap_or(0);
     let store = Embedded::open(&directory, EmbeddedOptions::default()).expect("a store");
     let operator = store.operator();
-    if operator.owners().is_empty() {
+    if operator.owners().expect("owners").is_empty() {
         operator.create_owner(Some(owner())).expect("a new owner");
     }
     let key = operator.create_key(&owner(), "key").expect("a key");
     say(format!("@key {}\n@hash {}\n", hex(&key.key.0), hex(&key.hash)));
     let mut release = publish(&operator, round);
-    let mut desks = [Desk::new(&store), Desk::new(&store)];
+    let mut desks = [Desk::new(|wake| store.store(wake)), Desk::new(|wake| store.store(wake))];
     for turn in 0_u64.. {
         let size = 1 + turn * 7 % 64;
         let base = (round << 24) + (turn << 8);

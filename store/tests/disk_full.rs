@@ -76,7 +76,7 @@ fn scenario(data: &Path, fill: impl FnOnce(), free: impl FnOnce()) {
     let operator = store.operator();
     let owner = operator.create_owner(None).expect("a new owner");
     let key = operator.create_key(&owner, "key").expect("a key").key;
-    let mut desk = Desk::new(&store);
+    let mut desk = Desk::new(|wake| store.store(wake));
     let staged = operator.stage(&mut &[7; 50_000][..], 1 << 20).expect("staged");
     let release = operator.publish(new_release(owner), staged, &|_, _, _| true);
     let release = release.expect("published").offer.release;

@@ -5,7 +5,9 @@ mod common;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 
-use common::{Bench, Desk, Redeemed, Which, check_in, grant, on_both, recording};
+use common::{
+    Bench, Desk, Open, Redeemed, Which, check_in, grant, on_each, on_each_with_tables, recording,
+};
 use otter_protocol::{
     Answer, CheckIn, DeviceId, DeviceStanding, Identify, Mac, Query, Record, Recorded,
 };
@@ -43,7 +45,8 @@ fn a_group_has_a_limit() {
     let embedded = Embedded::open(directory.path(), options).expect("a store");
     let owner = embedded.operator().create_owner(None).expect("a new owner");
     let before = embedded.operator().stats().commits_total;
-    Desk::new(&embedded).ask_all((0..100).map(|i| registration(owner, i)).collect());
+    Desk::new(|wake| embedded.store(wake))
+        .ask_all((0..100).map(|i| registration(owner, i)).collect());
     assert_eq!(embedded.operator().stats().commits_total - before, 10);
 }
 
@@ -81,7 +84,7 @@ fn writes_that_the_disk_cannot_keep_up_with_are_refused_at_once() {
 
 #[test]
 fn reads_cost_no_commit_and_are_answered_in_the_same_turn() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let before = bench.operator.stats().commits_total;
@@ -97,7 +100,7 @@ fn reads_cost_no_commit_and_are_answered_in_the_same_turn() {
 
 #[test]
 fn writes_to_the_same_thing_are_kept_one_after_the_other() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let answers = bench.desk.ask_all(vec![registration(owner, 7); 20]);
         let first = recorded(&answers[0]).device;
@@ -120,7 +123,7 @@ fn writes_to_the_same_thing_are_kept_one_after_the_other() {
 
 #[test]
 fn a_mac_that_moves_within_a_turn_leads_where_it_went() {
-    on_both(|bench| {
+    on_each_with_tables(|bench| {
         let (owner, _) = bench.owner('a');
         let first = bench.register(owner, "5CCF7F000001");
         let mac = |text| CheckIn { mac: Mac::parse(text), ..check_in() };
@@ -138,7 +141,7 @@ fn a_mac_that_moves_within_a_turn_leads_where_it_went() {
 
 #[test]
 fn a_turn_that_starts_replaces_and_claims_one_token_does_so_in_order() {
-    on_both(|bench| {
+    on_each_with_tables(|bench| {
         let (owner, _) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let release = bench.publish(owner, Target::All, b"firmware").offer.release;
@@ -157,7 +160,7 @@ fn a_turn_that_starts_replaces_and_claims_one_token_does_so_in_order() {
         let (second, third) = (recorded(&answers[1]), recorded(&answers[4]));
         assert!(!bench.claim(second.token.expect("a token")), "replaced untouched");
         assert!(bench.claim(third.token.expect("a token")));
-        if bench.embedded.is_some() {
+        if matches!(bench.open, Open::Embedded(_)) {
             assert!(bench.operator.stats().writes_deferred_total > 0);
         }
     });
@@ -165,7 +168,7 @@ fn a_turn_that_starts_replaces_and_claims_one_token_does_so_in_order() {
 
 #[test]
 fn a_token_that_binds_in_a_turn_is_replaced_by_the_next_one() {
-    on_both(|bench| {
+    on_each_with_tables(|bench| {
         let (owner, _) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let token = bench.grant(owner, device, grant(None));
@@ -180,7 +183,7 @@ fn a_token_that_binds_in_a_turn_is_replaced_by_the_next_one() {
 
 #[test]
 fn tokens_that_are_issued_at_once_replace_each_other() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, _) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let operators: Vec<_> = (0..8).map(|_| bench.operator.clone()).collect();
@@ -193,14 +196,14 @@ fn tokens_that_are_issued_at_once_replace_each_other() {
                 });
             }
         });
-        let stats = bench.operator.stats();
-        assert_eq!((stats.tokens_open, stats.tokens_replaced_total), (1, 7));
+        bench.assert_open(1);
+        assert_eq!(bench.operator.stats().tokens_replaced_total, 7);
     });
 }
 
 #[test]
 fn of_a_thousand_claims_one_succeeds() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, _) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let release = bench.publish(owner, Target::All, b"firmware").offer.release;
@@ -230,7 +233,7 @@ fn a_closed_store_answers_everything_as_unavailable() {
     let mut bench = Bench::new(Which::Embedded);
     let (owner, key) = bench.owner('a');
     let device = DeviceId([1; 16]);
-    bench.embedded.take().expect("open").close();
+    bench.close();
     let identify = Identify { owner: Some(owner), key, device: Some(device), mac: None };
     let answers = bench.desk.ask_all(vec![registration(owner, 1), Query::Identify(identify)]);
     assert!(answers.iter().all(|answer| matches!(answer, Answer::Unavailable)), "{answers:?}");
@@ -241,7 +244,7 @@ fn a_closed_store_answers_everything_as_unavailable() {
 
 #[test]
 fn writes_are_carried_out_even_if_nobody_waits_for_the_answer() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let mut desk = bench.another_desk();
         desk.submit(vec![registration(owner, 7)]);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, START_MS, alias, check_in, on_both, recording};
+use common::{Bench, START_MS, alias, check_in, on_each, recording};
 use otter_protocol::{
     Alias, ApiKey, CheckIn, Device, DeviceId, DeviceStanding, Identify, KeyStanding, Mac, Offered,
     OwnerId, Query, Record, ReleaseId,
@@ -37,7 +37,7 @@ fn ask(
 
 #[test]
 fn ids_and_keys_lead_where_the_wire_contract_says() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (mine, key) = bench.owner('a');
         let (theirs, their_key) = bench.owner('b');
         let keyless = OwnerId::parse(&"c".repeat(64)).expect("an owner id");
@@ -84,7 +84,7 @@ fn ids_and_keys_lead_where_the_wire_contract_says() {
 
 #[test]
 fn a_key_ends_with_its_revocation() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let second = bench.operator.create_key(&owner, "second").expect("a key");
         let standing = |bench: &mut Bench, key| ask(bench, Some(owner), key, None, "").0;
@@ -101,7 +101,7 @@ fn a_key_ends_with_its_revocation() {
 
 #[test]
 fn a_new_device_is_registered_as_it_says() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let said = CheckIn {
             mac: Mac::parse("5CCF7F000001"),
@@ -132,7 +132,7 @@ fn a_new_device_is_registered_as_it_says() {
 
 #[test]
 fn a_device_without_an_id_takes_over_what_its_mac_leads_to() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, _) = bench.owner('a');
         let (other, _) = bench.owner('b');
         let device = bench.register(owner, "5CCF7F000001");
@@ -146,7 +146,7 @@ fn a_device_without_an_id_takes_over_what_its_mac_leads_to() {
 
 #[test]
 fn an_id_that_is_not_known_is_registered_and_one_of_another_owner_refused() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let (other, _) = bench.owner('b');
         let said = Some(CheckIn { mac: Mac::parse("5CCF7F000001"), ..check_in() });
@@ -155,7 +155,7 @@ fn an_id_that_is_not_known_is_registered_and_one_of_another_owner_refused() {
         assert_eq!(first.alias, Alias::invented(NOBODY));
         let record = Record { grant: Some(common::grant(None)), ..recording(other, None, None) };
         assert!(bench.record(Record { device: Some(NOBODY), ..record }).is_none());
-        assert_eq!(bench.operator.stats().tokens_open, 0, "all or nothing");
+        bench.assert_open(0);
         assert_eq!(bench.operator.stats().devices, 1);
         assert_eq!(bench.known(owner, key, NOBODY).mac, said.and_then(|said| said.mac));
     });
@@ -163,7 +163,7 @@ fn an_id_that_is_not_known_is_registered_and_one_of_another_owner_refused() {
 
 #[test]
 fn what_is_not_said_stays_or_goes() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let said = CheckIn {
             mac: Mac::parse("5CCF7F000001"),
@@ -222,7 +222,7 @@ fn what_is_not_said_stays_or_goes() {
 
 #[test]
 fn operators_name_devices_and_let_them_update() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let change = DeviceChange { auto_update: Some(true), alias: Some(alias("attic")) };
@@ -240,7 +240,7 @@ fn operators_name_devices_and_let_them_update() {
 
 #[test]
 fn an_alias_reads_the_same_after_a_restart() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let blank_first = CheckIn { alias: Some(alias("\u{7} porch")), ..check_in() };
         let cut = format!("{} y", "x".repeat(63));
@@ -256,7 +256,7 @@ fn an_alias_reads_the_same_after_a_restart() {
 
 #[test]
 fn a_push_token_is_kept() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, _) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let push = |device| Query::Push { device, push: "token".into() };
@@ -271,7 +271,7 @@ fn a_push_token_is_kept() {
 
 #[test]
 fn a_release_may_wait_for_its_device() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, key) = bench.owner('a');
         let (other, other_key) = bench.owner('b');
         let published = bench.publish(owner, Target::Device(NOBODY), b"firmware");

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Bench, Redeemed, Which, grant, on_both};
+use common::{Bench, Redeemed, Which, grant, on_each, on_each_with_tables};
 use otter_protocol::{Kind, OwnerId, ReleaseId, Token};
 use otter_store::{NewRelease, OperatorError, Staged, Target};
 
@@ -48,7 +48,7 @@ fn stage(bench: &Bench, bytes: &[u8]) -> Staged {
 
 #[test]
 fn a_published_image_lies_under_its_hash_and_cannot_be_written() {
-    on_both(|bench| {
+    on_each(|bench| {
         let fleet = fleet(bench);
         assert_eq!(fs::read(&fleet.path).expect("readable"), FIRMWARE);
         assert_eq!(fs::metadata(&fleet.path).expect("there").permissions().mode() & 0o777, 0o444);
@@ -63,7 +63,7 @@ fn a_published_image_lies_under_its_hash_and_cannot_be_written() {
 
 #[test]
 fn staged_images_that_are_not_published_are_removed() {
-    on_both(|bench| {
+    on_each_with_tables(|bench| {
         let data = bench.directory.path().to_owned();
         let first = stage(bench, b"one");
         let same = stage(bench, b"one");
@@ -88,7 +88,7 @@ fn what_cannot_be_an_image_is_refused() {
             Err(io::Error::other("the cable is out"))
         }
     }
-    on_both(|bench| {
+    on_each_with_tables(|bench| {
         let stage = |source: &mut dyn Read| bench.operator.stage(source, 4);
         for (source, reason) in [
             (&mut &b""[..] as &mut dyn Read, "empty"),
@@ -109,7 +109,7 @@ fn what_cannot_be_an_image_is_refused() {
 
 #[test]
 fn an_image_goes_with_the_last_that_needs_it() {
-    on_both(|bench| {
+    on_each_with_tables(|bench| {
         let fleet = fleet(bench);
         let again = bench.publish(fleet.owner, Target::All, FIRMWARE).offer.release;
         bench.operator.withdraw(fleet.release).expect("withdrawn");
@@ -170,7 +170,7 @@ fn an_image_that_somebody_meddles_with_is_not_given() {
         fs::create_dir(path).expect("a directory");
     };
     for meddle in [cut, replace, overwrite, remove, link, pipe, directory] {
-        on_both(|bench| {
+        on_each(|bench| {
             let fleet = fleet(bench);
             assert!(matches!(bench.start(fleet.token), Redeemed::Ready { .. }));
             let held = bench.fetch(fleet.release).expect("whole").image;
@@ -199,7 +199,7 @@ fn an_image_that_somebody_meddles_with_is_not_given() {
 
 #[test]
 fn a_transfer_that_holds_a_changed_image_cannot_be_completed() {
-    on_both(|bench| {
+    on_each(|bench| {
         let fleet = fleet(bench);
         bench.start(fleet.token);
         let held = bench.fetch(fleet.release).expect("whole").image;

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Bench, HOUR_MS, Redeemed, START_MS, grant, on_both, recording};
+use common::{Bench, HOUR_MS, Redeemed, START_MS, grant, on_each, on_each_with_tables, recording};
 use otter_protocol::{DeviceId, Grant, OwnerId, ReleaseId, Token};
 use otter_store::{OperatorError, Subject, Target};
 
@@ -24,7 +24,7 @@ fn ready(release: ReleaseId, started: bool) -> Redeemed {
 
 #[test]
 fn a_token_gives_its_image_once() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let token = bench.grant(owner, device, grant(Some(release)));
         for _ in 0..2 {
@@ -47,7 +47,7 @@ fn a_token_gives_its_image_once() {
 
 #[test]
 fn an_untouched_token_lives_24_hours() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let token = bench.grant(owner, device, grant(Some(release)));
         bench.advance(24 * HOUR_MS - 1);
@@ -61,7 +61,7 @@ fn an_untouched_token_lives_24_hours() {
 
 #[test]
 fn the_first_attempt_shortens_the_deadline_once() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let token = bench.grant(owner, device, grant(Some(release)));
         bench.advance(HOUR_MS);
@@ -78,7 +78,7 @@ fn the_first_attempt_shortens_the_deadline_once() {
 
 #[test]
 fn a_late_first_attempt_does_not_lengthen_the_deadline() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let token = bench.grant(owner, device, grant(Some(release)));
         bench.advance(24 * HOUR_MS - 1000);
@@ -92,7 +92,7 @@ fn a_late_first_attempt_does_not_lengthen_the_deadline() {
 
 #[test]
 fn a_transfer_under_way_may_claim_for_a_while_after_the_deadline() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let transfer_ms = 900_000;
         for (late_ms, claimed) in [(0, true), (transfer_ms - 1, true), (transfer_ms, false)] {
@@ -108,7 +108,7 @@ fn a_transfer_under_way_may_claim_for_a_while_after_the_deadline() {
 
 #[test]
 fn a_clock_that_is_set_back_revives_nothing() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let token = bench.grant(owner, device, grant(Some(release)));
         bench.start(token);
@@ -127,21 +127,21 @@ fn a_clock_that_is_set_back_revives_nothing() {
 
 #[test]
 fn a_newer_token_replaces_one_that_nobody_tried() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let first = bench.grant(owner, device, grant(Some(release)));
         let second = bench.grant(owner, device, grant(Some(release)));
         assert_eq!(bench.redeem(first), Redeemed::Unknown);
         assert!(!bench.claim(first));
         assert_eq!(bench.redeem(second), ready(release, false));
-        let stats = bench.operator.stats();
-        assert_eq!((stats.tokens_open, stats.tokens_replaced_total), (1, 1));
+        bench.assert_open(1);
+        assert_eq!(bench.operator.stats().tokens_replaced_total, 1);
     });
 }
 
 #[test]
 fn a_replaced_token_keeps_the_claim_of_its_transfer() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let first = bench.grant(owner, device, grant(Some(release)));
         bench.start(first);
@@ -158,7 +158,7 @@ fn a_replaced_token_keeps_the_claim_of_its_transfer() {
 
 #[test]
 fn a_replaced_token_cannot_be_claimed_for_ever() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let first = bench.grant(owner, device, grant(Some(release)));
         bench.start(first);
@@ -170,7 +170,7 @@ fn a_replaced_token_cannot_be_claimed_for_ever() {
 
 #[test]
 fn a_device_keeps_eight_replaced_tokens_and_no_more() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let tokens: Vec<Token> = (0..10)
             .map(|_| {
@@ -188,7 +188,7 @@ fn a_device_keeps_eight_replaced_tokens_and_no_more() {
 
 #[test]
 fn tokens_for_different_releases_live_side_by_side() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let first = bench.grant(owner, device, grant(Some(release)));
         let newer = bench.publish(owner, Target::All, b"newer").offer.release;
@@ -201,7 +201,7 @@ fn tokens_for_different_releases_live_side_by_side() {
 
 #[test]
 fn an_unbound_token_binds_at_its_first_attempt_and_keeps_to_it() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, _) = bench.owner('a');
         let device = bench.register(owner, "5CCF7F000001");
         let token = bench.grant(owner, device, Grant { forced: true, ..grant(None) });
@@ -229,7 +229,7 @@ fn an_unbound_token_binds_at_its_first_attempt_and_keeps_to_it() {
 
 #[test]
 fn a_withdrawn_release_gives_nothing_but_a_transfer_under_way_finishes() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let token = bench.grant(owner, device, grant(Some(release)));
         bench.start(token);
@@ -245,7 +245,7 @@ fn a_withdrawn_release_gives_nothing_but_a_transfer_under_way_finishes() {
 
 #[test]
 fn operators_issue_and_revoke_tokens() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let issued = bench.operator.issue_token(device, &grant(None)).expect("issued");
         assert_eq!(issued.release, Some(release), "the newest");
@@ -266,14 +266,14 @@ fn operators_issue_and_revoke_tokens() {
         assert!(!bench.claim(open.token));
         assert_eq!(
             bench.operator.stats().tokens_revoked_total,
-            2 + u64::from(bench.embedded.is_none())
+            2 + u64::from(!bench.was_reopened())
         );
     });
 }
 
 #[test]
 fn operators_issue_only_what_the_device_may_have() {
-    on_both(|bench| {
+    on_each(|bench| {
         let (owner, device, release) = fleet(bench);
         let (other, _) = bench.owner('b');
         let foreign = bench.publish(other, Target::All, b"foreign").offer.release;
@@ -304,7 +304,7 @@ fn operators_issue_only_what_the_device_may_have() {
 
 #[test]
 fn what_has_ended_is_removed_by_later_writes() {
-    on_both(|bench| {
+    on_each_with_tables(|bench| {
         let (owner, device, release) = fleet(bench);
         let open = bench.grant(owner, device, grant(Some(release)));
         let short = Grant { unused: Duration::from_secs(1), ..grant(Some(ReleaseId([9; 16]))) };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use otter_tests::redis::RedisServer;
 use serde_json::Value;
 
 use crate::admin;
@@ -115,6 +116,30 @@ fn a_server_fetches_from_the_one_that_published() {
     assert!(answer.status == 200 && answer.body == published.bytes);
     let log = second.stop().stderr;
     assert!(!log.contains(&SECRET[..16]), "{log}");
+}
+
+#[test]
+fn servers_on_one_redis_give_what_any_of_them_published() {
+    let redis = RedisServer::start();
+    let store = ("OTTER_STORE", redis.url());
+    let secret = ("OTTER_IMAGE_SECRET", SECRET);
+    let data = [Data::new(), Data::new()];
+    let first = data[0].serve_with(&[], &[(store.0, &store.1), LISTEN, secret]);
+    let origins = format!("[\"http://{}/images\"]", first.images.expect("it listens"));
+    let variables = [(store.0, store.1.as_str()), ("OTTER_IMAGE_ORIGINS", &origins), secret];
+    let second = data[1].serve_with(&[], &variables);
+    let (owner, key) = admin::owner_with_key(&first.admin);
+    let devices: Vec<Device> =
+        (1..=20).map(|n| Device::nth(second.http, &owner, &key, n)).collect();
+    devices.iter().for_each(|device| drop(device.check_in("1.0.0")));
+    let bytes = image(500_000, 0);
+    let target = format!("/releases?owner={owner}&all=true&version=1.1.0&platform=arduino");
+    admin::json(&first.admin, "POST", &target, &bytes);
+    let downloads: Vec<_> =
+        devices.into_iter().map(|device| thread::spawn(move || download(&device))).collect();
+    let downloads = downloads.into_iter().map(|download| download.join().expect("a download"));
+    assert!(downloads.into_iter().all(|answer| answer.status == 200 && answer.body == bytes));
+    assert_eq!(health(&second)[0]["fetched"], 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use otter_protocol::Now;
 pub struct Clock {
     base: Instant,
     at: Duration,
+    skew_s: i64,
 }
 
 impl Clock {
@@ -18,7 +19,7 @@ impl Clock {
     /// A clock at its beginning.
     #[must_use]
     pub fn start() -> Self {
-        Self { base: Instant::now(), at: Duration::ZERO }
+        Self { base: Instant::now(), at: Duration::ZERO, skew_s: 0 }
     }
 
     /// Time since the beginning.
@@ -37,16 +38,24 @@ impl Clock {
         self.at = self.at.max(at);
     }
 
+    /// The same clock where the unix time is wrong by so many seconds.
+    #[must_use]
+    pub fn skewed(self, skew_s: i64) -> Self {
+        Self { skew_s, ..self }
+    }
+
     /// The time as the core takes it.
     #[must_use]
     pub fn now(&self) -> Now {
-        Now { instant: self.base + self.at, unix: Self::UNIX_START + self.at.as_secs() }
+        let unix = Self::UNIX_START + self.at.as_secs();
+        Now { instant: self.base + self.at, unix: unix.saturating_add_signed(self.skew_s) }
     }
 
     /// The time since 1970, as the model store takes it.
     #[must_use]
     pub fn since_1970(&self) -> Duration {
-        Duration::from_secs(Self::UNIX_START) + self.at
+        let unix = Self::UNIX_START.saturating_add_signed(self.skew_s);
+        Duration::from_secs(unix) + self.at
     }
 
     /// Time from the beginning to `instant`, such as a deadline of the core.

@@ -6,7 +6,7 @@
 
 mod authority;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::mem;
 use std::sync::Arc;
@@ -203,6 +203,12 @@ impl Watched {
         self.connection.closed()
     }
 
+    /// Is an answer due, or on its way?
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.open.is_some() || self.connection.transmit().is_some()
+    }
+
     /// All reports so far.
     #[must_use]
     pub fn reports(&self) -> &[Report] {
@@ -212,10 +218,6 @@ impl Watched {
     /// The tokens whose tails began to leave since this was asked last.
     pub fn take_tails(&mut self) -> Vec<Token> {
         mem::take(&mut self.tails)
-    }
-
-    fn is_busy(&self) -> bool {
-        self.open.is_some() || self.connection.transmit().is_some()
     }
 
     fn check(&mut self) {
@@ -270,9 +272,16 @@ impl Watched {
 #[derive(Debug, Default)]
 pub struct Ledger {
     tails: BTreeMap<[u8; 32], u64>,
+    /// By token: the servers that it was presented to.
+    servers: BTreeMap<[u8; 32], BTreeSet<usize>>,
 }
 
 impl Ledger {
+    /// Notes that `token` was presented to a server.
+    pub fn presented(&mut self, token: Token, server: usize) {
+        self.servers.entry(token.0).or_default().insert(server);
+    }
+
     /// Notes that the tail of `token` began to leave on the connection `link`.
     ///
     /// # Panics
@@ -286,5 +295,12 @@ impl Ledger {
     #[must_use]
     pub fn tails(&self) -> usize {
         self.tails.len()
+    }
+
+    /// How many tokens gave their tail after they had been presented to several servers.
+    #[must_use]
+    pub fn tails_of_many_servers(&self) -> usize {
+        let many = |token| self.servers.get(token).is_some_and(|servers| servers.len() > 1);
+        self.tails.keys().filter(|token| many(*token)).count()
     }
 }

@@ -1,6 +1,7 @@
 //! The simulated world in which Otter is tried.
 //!
-//! Nothing here opens a socket, reads a clock or waits. Where to look:
+//! Nothing here opens a socket, reads a clock or waits, except [`redis`] and [`load`], which are
+//! for tests of real servers. Where to look:
 //!
 //! | to | read |
 //! |---|---|
@@ -9,10 +10,14 @@
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
 //! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
+//! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
+//! | load real servers at a steady rate, and judge every answer | [`load`] |
+//! | see why a token ends when it does | [`TokenModel`], and `tests/tests/token_model.rs` |
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
-//! the core to. `cuts`, `laws` and `simulation` hold it to docs/design.md 8, `stores` the real
+//! the core to. `cuts`, `laws`, `simulation` and `rolling_restart` hold it to docs/design.md 8,
+//! `token_model` the rule of the token to its promises (docs/token.md), `stores` the real
 //! stores to the model, `tidy` the sources to docs/design.md 11. A failing simulation prints its
 //! seed: `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries
 //! more.
@@ -24,23 +29,27 @@ pub mod device;
 pub mod exchange;
 pub mod image;
 pub mod laws;
+pub mod load;
 pub mod model;
 pub mod random;
+pub mod redis;
 pub mod reply;
 pub mod request;
 pub mod samples;
 pub mod scene;
+pub mod token_model;
 pub mod wire;
 pub mod world;
 
 pub use clock::Clock;
 pub use exchange::{Exchange, Heard};
 pub use laws::{Ledger, Watched};
-pub use model::{Desk, Draft, Faults, ModelStore, Target};
+pub use model::{Desk, Draft, Faults, ModelStore, Replication, Target};
 pub use random::Random;
 pub use reply::Reply;
 pub use request::{Fields, Request};
 pub use samples::{Sample, samples};
 pub use scene::Scene;
+pub use token_model::TokenModel;
 pub use wire::{Line, Pipe, Read};
 pub use world::World;

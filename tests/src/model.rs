@@ -7,6 +7,7 @@
 
 mod desk;
 mod operator;
+mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use otter_protocol::{
 
 pub use self::desk::{Desk, Faults};
 pub use self::operator::{Draft, Target};
+pub use self::replica::Replication;
 use crate::Random;
 
 /// A store that is simple enough to be obviously right.
@@ -97,6 +99,11 @@ impl ModelStore {
     /// Sets the store's clock to a time since 1970; it may jump either way.
     pub fn set_clock(&mut self, now: Duration) {
         self.now = now;
+    }
+
+    /// Goes on with other ids and tokens: whoever takes a store's place mints his own.
+    pub fn reseed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
     }
 
     /// Answers one query, now and for good.

@@ -5,39 +5,20 @@
 //! by [`Watched`], the one tail per token by [`Ledger`], and what devices may suffer by their
 //! complaints. [`World::trace`] is a hash of all that happened, in order.
 
+mod deed;
 mod link;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otter_protocol::{Answer, Config, OwnerId, ReleaseId};
+use otter_protocol::{Answer, Config, Outcome, ReleaseId};
 
+pub use self::deed::{Blow, Deed, Moment};
 use self::link::Link;
 use crate::device::{Act, Actor, Event};
 use crate::image::hex;
-use crate::{Clock, Desk, Draft, Faults, Ledger, ModelStore, Random, Read, Target, Watched};
-
-/// What the operator, or fate, does at some time.
-#[derive(Clone, Debug)]
-pub enum Deed {
-    /// Publishes to all devices of an owner.
-    Publish(OwnerId, Box<Draft>),
-    /// Withdraws what was published last.
-    Withdraw,
-    /// Lets every device that is known take offers.
-    AllowUpdates,
-    /// The store becomes this unruly.
-    StoreFaults(Faults),
-    /// So many of 100 new connections break within their first 20 s.
-    BreakLinks(u64),
-    /// A server stops at once; its connections break.
-    Crash(usize),
-    /// It comes back.
-    Restart(usize),
-    /// A server is told to finish and go; it stays down until it is restarted.
-    Drain(usize),
-}
+use crate::{Clock, Desk, Ledger, ModelStore, Random, Read, Watched};
 
 /// Everything there is in one simulation.
 #[derive(Debug)]
@@ -46,19 +27,38 @@ pub struct World {
     pub desk: Desk,
     /// The one clock.
     pub clock: Clock,
+    /// The load balancer sends nobody to a server that is down. Default: it knows nothing.
+    pub is_balanced: bool,
     config: Arc<Config>,
     actors: Vec<Box<dyn Actor>>,
-    servers_up: Vec<bool>,
+    servers: Vec<Server>,
+    /// By how many seconds the store's clock is wrong.
+    store_skew_s: i64,
     links: BTreeMap<u64, Link>,
     links_made: u64,
     deeds: BTreeMap<(Duration, usize), Deed>,
+    /// Never reused, as the deeds that were done are forgotten.
+    deeds_planned: usize,
+    ambushes: Vec<(Moment, Blow)>,
     published: Vec<ReleaseId>,
     overheard: Vec<String>,
     break_percent: u64,
     ledger: Ledger,
+    outcomes: BTreeMap<Outcome, u64>,
+    cut_short: u64,
+    drained_at_work: u64,
     random: Random,
     trace: u64,
     steps: u64,
+}
+
+/// One server.
+#[derive(Clone, Copy, Debug)]
+struct Server {
+    /// Does it take connections?
+    is_up: bool,
+    /// By how many seconds its unix time is wrong.
+    skew_s: i64,
 }
 
 impl World {
@@ -71,16 +71,23 @@ impl World {
         Self {
             desk: Desk::new(store, random.fork()),
             clock,
+            is_balanced: false,
             config: Arc::new(config),
             actors: Vec::new(),
-            servers_up: vec![true; servers],
+            servers: vec![Server { is_up: true, skew_s: 0 }; servers],
+            store_skew_s: 0,
             links: BTreeMap::new(),
             links_made: 0,
             deeds: BTreeMap::new(),
+            deeds_planned: 0,
+            ambushes: Vec::new(),
             published: Vec::new(),
             overheard: Vec::new(),
             break_percent: 0,
             ledger: Ledger::default(),
+            outcomes: BTreeMap::new(),
+            cut_short: 0,
+            drained_at_work: 0,
             random,
             trace: FNV_START,
             steps: 0,
@@ -94,7 +101,8 @@ impl World {
 
     /// Plans a deed.
     pub fn plan(&mut self, at: Duration, deed: Deed) {
-        self.deeds.insert((at, self.deeds.len()), deed);
+        self.deeds_planned += 1;
+        self.deeds.insert((at, self.deeds_planned), deed);
     }
 
     /// Steps until nothing happens before `until`.
@@ -118,8 +126,8 @@ impl World {
         let Some(at) = self.next() else { return false };
         self.clock.jump(at);
         self.steps += 1;
-        self.desk.store.set_clock(self.clock.since_1970());
         self.do_deeds();
+        self.desk.store.set_clock(self.clock.skewed(self.store_skew_s).since_1970());
         for (ticket, answer) in self.desk.collect(self.clock.at()) {
             self.deliver(ticket, answer);
         }
@@ -164,6 +172,30 @@ impl World {
         self.ledger.tails()
     }
 
+    /// How many of them had been presented to several servers.
+    #[must_use]
+    pub fn tails_of_many_servers(&self) -> usize {
+        self.ledger.tails_of_many_servers()
+    }
+
+    /// What became of the requests on connections that are over.
+    #[must_use]
+    pub fn outcomes(&self) -> &BTreeMap<Outcome, u64> {
+        &self.outcomes
+    }
+
+    /// How many answers were due or on their way when their server stopped.
+    #[must_use]
+    pub fn cut_short(&self) -> u64 {
+        self.cut_short
+    }
+
+    /// How many answers were due or on their way when their server was told to finish.
+    #[must_use]
+    pub fn drained_at_work(&self) -> u64 {
+        self.drained_at_work
+    }
+
     /// How many connections there were.
     #[must_use]
     pub fn links_made(&self) -> u64 {
@@ -174,51 +206,6 @@ impl World {
     #[must_use]
     pub fn actors(&self) -> &[Box<dyn Actor>] {
         &self.actors
-    }
-
-    fn do_deeds(&mut self) {
-        let now = self.clock.at();
-        while let Some(entry) = self.deeds.first_entry().filter(|entry| entry.key().0 <= now) {
-            let deed = entry.remove();
-            self.carry_out(deed);
-        }
-    }
-
-    fn carry_out(&mut self, deed: Deed) {
-        match deed {
-            Deed::Publish(owner, draft) => {
-                let release = self.desk.store.publish(Target::Owner(owner), &draft);
-                self.published.push(release);
-            }
-            Deed::Withdraw => {
-                if let Some(release) = self.published.pop() {
-                    self.desk.store.withdraw(release);
-                }
-            }
-            Deed::AllowUpdates => {
-                let known: Vec<_> = self.desk.store.devices().map(|kept| kept.device.id).collect();
-                for device in known {
-                    self.desk.store.set_auto_update(device, true);
-                }
-            }
-            Deed::StoreFaults(faults) => self.desk.faults = faults,
-            Deed::BreakLinks(percent) => self.break_percent = percent,
-            Deed::Crash(server) => {
-                self.servers_up[server] = false;
-                let now = self.clock.at();
-                self.links_of(server).for_each(|link| link.crash(now));
-            }
-            Deed::Restart(server) => self.servers_up[server] = true,
-            Deed::Drain(server) => {
-                self.servers_up[server] = false;
-                let now = self.clock.now();
-                self.links_of(server).for_each(|link| link.drain(now));
-            }
-        }
-    }
-
-    fn links_of(&mut self, server: usize) -> impl Iterator<Item = &mut Link> {
-        self.links.values_mut().filter(move |link| link.server == server)
     }
 
     fn deliver(&mut self, ticket: u64, answer: Answer<bytes::Bytes>) {
@@ -232,7 +219,8 @@ impl World {
         }
         let (link, query) = link::from_ticket(ticket);
         if let Some(link) = self.links.get_mut(&link) {
-            link.answer(self.clock.now(), query, answer);
+            let clock = self.clock.skewed(self.servers[link.server].skew_s);
+            link.answer(clock.now(), query, answer);
         }
     }
 
@@ -277,35 +265,59 @@ impl World {
         if let Some(link) = self.link_of(actor) {
             link.hang_up(now);
         }
-        let server = self.random.below(self.servers_up.len() as u64) as usize;
-        let watched = Watched::new(Arc::clone(&self.config), self.clock.now());
+        let server = self.balance();
+        let Server { is_up, skew_s } = self.servers[server];
+        let watched = Watched::new(Arc::clone(&self.config), self.clock.skewed(skew_s).now());
         let line = self.actors[actor].line();
         let mut link = Link::new(actor, server, watched, line, &mut self.random);
         if self.random.chance(self.break_percent) {
             link.break_at(now + Duration::from_millis(self.random.below(20_000)));
         }
-        if !self.servers_up[server] {
+        if !is_up {
             link.crash(now);
         }
         self.links_made += 1;
         self.links.insert(self.links_made, link);
     }
 
+    /// A server for a new connection, another one each time.
+    fn balance(&mut self) -> usize {
+        let takes = |server: &usize| !self.is_balanced || self.servers[*server].is_up;
+        let choice: Vec<usize> = (0..self.servers.len()).filter(takes).collect();
+        choice.get(self.random.below(choice.len() as u64) as usize).copied().unwrap_or_default()
+    }
+
     /// Lets one connection do all it can without time passing.
     fn settle(&mut self, id: u64) {
         loop {
             let Some(link) = self.links.get_mut(&id) else { return };
-            let moved = link.serve(&self.clock, id, &mut self.desk, &mut self.random);
+            let server = link.server;
+            let clock = self.clock.skewed(self.servers[server].skew_s);
+            let moved = link.serve(&clock, id, &mut self.desk, &mut self.random);
             let (tails, sent) = (link.take_tails(), link.take_sent());
+            for token in link.take_presented() {
+                self.ledger.presented(token, server);
+            }
+            let claimed = link.take_claimed().then_some(Moment::Claim);
+            let tail = (!tails.is_empty()).then_some(Moment::Tail);
             for token in tails {
                 self.ledger.tail_left(token, id);
             }
             self.note(id, &sent);
+            for moment in claimed.into_iter().chain(tail) {
+                self.spring(moment, server);
+            }
             if !moved && !self.listen(id) {
                 break;
             }
         }
-        self.links.retain(|_, link| !link.is_over());
+        if self.links.get(&id).is_some_and(Link::is_over)
+            && let Some(over) = self.links.remove(&id)
+        {
+            for outcome in over.outcomes() {
+                *self.outcomes.entry(outcome).or_default() += 1;
+            }
+        }
     }
 
     /// Lets the actor read what has arrived; did it?

@@ -1,6 +1,6 @@
-//! Fleets of model devices against two servers over one store, with faults of every kind: no
+//! Fleets of model devices against several servers over one store, with faults of every kind: no
 //! spliced image, at most one whole image per token, and every honest device ends on the release
-//! that it should.
+//! that it should. A load balancer that knows nothing sends each connection to another server.
 //!
 //! Each seed is a world of its own. `SEED=17` replays one; `SEEDS=10000` tries more than the
 //! default.
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::time::Duration;
 
-use otter_protocol::{ApiKey, Config, Mac, OwnerId};
+use otter_protocol::{ApiKey, Config, Mac, Outcome, OwnerId, Refusal};
 use otter_tests::device::arduino::{Arduino, Library};
 use otter_tests::device::fetch::Updater;
 use otter_tests::device::node::NodeJs;
@@ -18,11 +18,11 @@ use otter_tests::device::script::{Dialect, Script};
 use otter_tests::device::{Haul, Identity};
 use otter_tests::image::version_of;
 use otter_tests::scene::{self, KEY, OWNER};
-use otter_tests::world::Deed;
-use otter_tests::{Draft, Faults, ModelStore, Random, World};
+use otter_tests::world::{Blow, Deed, Moment};
+use otter_tests::{Draft, Faults, ModelStore, Random, Replication, World};
 
 const SEEDS_DEFAULT: u64 = 200;
-const SERVERS: usize = 2;
+const FAILOVER_SEEDS: u64 = 60;
 const UNREST: Duration = Duration::from_secs(30 * 60);
 const CALM: Duration = Duration::from_secs(60 * 60);
 /// What the unrest began may last a little longer.
@@ -40,24 +40,34 @@ impl Drop for Seed {
     }
 }
 
-fn seeds() -> impl Iterator<Item = u64> {
+/// The seeds that are asked for, or so many.
+fn seeds(default: u64) -> impl Iterator<Item = u64> {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS_DEFAULT),
+        None => 0..number("SEEDS").unwrap_or(default),
     }
 }
 
 /// A world with a fleet, and a plan of what befalls it.
 fn world(seed: u64) -> World {
     let mut random = Random::new(seed ^ 0x5eed);
+    let servers = random.between(2, 3) as usize;
+    let (mut world, owner, key) = empty_world(&mut random, servers);
+    people(&mut world, &mut random, owner, key);
+    plan(&mut world, &mut random, owner, servers);
+    if random.chance(30) {
+        fail_over(&mut world, &mut random, true);
+    }
+    world
+}
+
+/// Nobody has come yet; there is an owner with a key.
+fn empty_world(random: &mut Random, servers: usize) -> (World, OwnerId, ApiKey) {
     let mut store = ModelStore::new(random.draw());
     let (owner, key) = (scene::owner(OWNER), scene::key(KEY));
     store.add_key(owner, key);
-    let mut world = World::new(random.draw(), store, Config::default(), SERVERS);
-    people(&mut world, &mut random, owner, key);
-    plan(&mut world, &mut random, owner);
-    world
+    (World::new(random.draw(), store, Config::default(), servers), owner, key)
 }
 
 fn people(world: &mut World, random: &mut Random, owner: OwnerId, key: ApiKey) {
@@ -92,8 +102,7 @@ fn people(world: &mut World, random: &mut Random, owner: OwnerId, key: ApiKey) {
 }
 
 /// Half an hour of unrest, then peace and one last release.
-fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
-    let sometime = |random: &mut Random| Duration::from_secs(random.below(UNREST.as_secs()));
+fn plan(world: &mut World, random: &mut Random, owner: OwnerId, servers: usize) {
     for minute in [1, 4, 10, 20] {
         world.plan(Duration::from_secs(60 * minute), Deed::AllowUpdates);
     }
@@ -106,13 +115,7 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
         let at = sometime(random);
         world.plan(at, Deed::Withdraw);
     }
-    for _ in 0..random.below(4) {
-        let server = random.below(SERVERS as u64) as usize;
-        let at = sometime(random);
-        let down = if random.chance(50) { Deed::Crash(server) } else { Deed::Drain(server) };
-        world.plan(at, down);
-        world.plan(at + Duration::from_secs(random.between(1, 120)), Deed::Restart(server));
-    }
+    trouble_servers(world, random, servers);
     world.plan(Duration::ZERO, Deed::BreakLinks(random.pick(&[0, 5, 30]).to_owned()));
     let faults = Faults {
         delay_ms_max: *random.pick(&[0, 5, 500]),
@@ -123,7 +126,7 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
     world.plan(Duration::ZERO, Deed::StoreFaults(faults));
     world.plan(UNREST, Deed::StoreFaults(Faults { delay_ms_max: 5, ..Faults::default() }));
     world.plan(UNREST, Deed::BreakLinks(0));
-    for server in 0..SERVERS {
+    for server in 0..servers {
         world.plan(UNREST + Duration::from_secs(130), Deed::Restart(server));
     }
     for minute in [3, 10] {
@@ -131,6 +134,64 @@ fn plan(world: &mut World, random: &mut Random, owner: OwnerId) {
     }
     let size = random.between(1000, 20_000) as usize;
     publish(world, UNREST + Duration::from_secs(150), owner, LAST_VERSION, size);
+}
+
+fn sometime(random: &mut Random) -> Duration {
+    Duration::from_secs(random.below(UNREST.as_secs()))
+}
+
+/// Servers stop, lose their way to the store, and have a wrong time; the store's is wrong as well.
+fn trouble_servers(world: &mut World, random: &mut Random, servers: usize) {
+    let any = |random: &mut Random| random.below(servers as u64) as usize;
+    for _ in 0..random.below(5) {
+        let (at, server) = (sometime(random), any(random));
+        let down = if random.chance(50) { Deed::Crash(server) } else { Deed::Drain(server) };
+        world.plan(at, down);
+        world.plan(at + Duration::from_secs(random.between(1, 120)), Deed::Restart(server));
+    }
+    for _ in 0..random.below(5) {
+        let (at, server) = (sometime(random), any(random));
+        world.plan(at, Deed::CutOff(server));
+        world.plan(at + Duration::from_secs(random.between(1, 60)), Deed::Reconnect(server));
+    }
+    for _ in 0..random.below(4) {
+        let (at, server, skew_s) = (sometime(random), any(random), skew_s(random));
+        world.plan(at, Deed::ServerClock(server, skew_s));
+    }
+    for _ in 0..random.below(3) {
+        let (at, skew_s) = (sometime(random), skew_s(random));
+        world.plan(at, Deed::StoreClock(skew_s));
+    }
+    for _ in 0..random.below(4) {
+        let at = sometime(random);
+        let moment = *random.pick(&[Moment::Claim, Moment::Tail]);
+        let blow = *random.pick(&[Blow::Crash, Blow::CutOff]);
+        world.plan(at, Deed::Ambush(moment, blow));
+    }
+    for server in 0..servers {
+        world.plan(UNREST, Deed::Reconnect(server));
+        world.plan(UNREST, Deed::ServerClock(server, 0));
+    }
+    world.plan(UNREST, Deed::StoreClock(0));
+    world.plan(UNREST, Deed::CallOff);
+}
+
+/// A minute, an hour, a day, or all the way back to 1970.
+fn skew_s(random: &mut Random) -> i64 {
+    let skew_s = random.pick(&[60, 3600, 86_400, 2_000_000_000]).to_owned();
+    if random.chance(50) { skew_s } else { -skew_s }
+}
+
+/// A replica that lags, and takes the store's place a few times.
+fn fail_over(world: &mut World, random: &mut Random, claims_wait: bool) {
+    let lag_ms_max = *random.pick(&[20, 500, 1500]);
+    world.desk.follow(Replication { lag_ms_max, claims_wait });
+    for _ in 0..random.between(1, 8) {
+        let at = sometime(random);
+        world.plan(at, Deed::FailOver);
+        let (at, moment) = (sometime(random), *random.pick(&[Moment::Claim, Moment::Tail]));
+        world.plan(at, Deed::Ambush(moment, Blow::FailOver));
+    }
 }
 
 /// A version for each platform, each a little longer than the one before.
@@ -172,7 +233,7 @@ fn lost(world: &World) -> u32 {
 
 #[test]
 fn fleets_survive_faults() {
-    for seed in seeds() {
+    for seed in seeds(SEEDS_DEFAULT) {
         let named = Seed(seed);
         let mut world = world(seed);
         world.run(UNREST);
@@ -202,13 +263,80 @@ fn a_seed_is_a_history() {
     assert_ne!(trace(0), trace(1));
 }
 
-/// The fleets meet what they are meant to meet.
+/// The fleets meet what they are meant to meet: every kind of trouble, and tokens that are
+/// redeemed on one server and used up on another.
 #[test]
 fn the_worlds_are_eventful() {
-    let mut world = world(3);
-    world.run(UNREST + CALM);
-    let hauls: usize = world.actors().iter().map(|actor| actor.hauls().len()).sum();
-    assert!(world.links_made() > 100, "{} connections", world.links_made());
-    assert!(world.tails() > 3, "{} tails", world.tails());
-    assert!(hauls >= 6, "{hauls} images");
+    let (mut links, mut tails, mut moved, mut failovers, mut cut_short) = (0, 0, 0, 0, 0);
+    let mut outcomes = BTreeMap::new();
+    for seed in 0..10 {
+        let _named = Seed(seed);
+        let mut world = world(seed);
+        world.run(UNREST);
+        links += world.links_made();
+        tails += world.tails();
+        moved += world.tails_of_many_servers();
+        failovers += world.desk.failovers();
+        cut_short += world.cut_short();
+        for (outcome, count) in world.outcomes() {
+            *outcomes.entry(*outcome).or_insert(0) += count;
+        }
+    }
+    assert!(links > 1000, "{links} connections");
+    assert!(tails > 30, "{tails} tails");
+    assert!(moved > 10, "{moved} tokens that were presented to several servers");
+    assert!(failovers > 10, "{failovers} failovers");
+    assert!(cut_short > 0, "no answer was due when a server stopped");
+    for outcome in [
+        Outcome::Delivered,
+        Outcome::Ranged,
+        Outcome::Aborted,
+        Outcome::Unclaimed,
+        Outcome::Refused(Refusal::DeadToken),
+        Outcome::Refused(Refusal::Unavailable),
+    ] {
+        assert!(outcomes.contains_key(&outcome), "{outcome:?} never happens: {outcomes:?}");
+    }
+}
+
+/// A fleet with thieves that try every token again, and a store that fails over now and then.
+fn world_with_failovers(seed: u64, claims_wait: bool) -> World {
+    let mut random = Random::new(seed ^ 0xfa11);
+    let (mut world, owner, key) = empty_world(&mut random, 3);
+    people(&mut world, &mut random, owner, key);
+    for number in 0..3 {
+        let mac = Mac::parse(&format!("5CCF7F00FF{number:02X}")).expect("a MAC");
+        let identity = Identity { owner, key, mac };
+        world.join(Rogue::new(Mischief::Steals, identity, UNREST, random.fork()));
+    }
+    plan(&mut world, &mut random, owner, 3);
+    fail_over(&mut world, &mut random, claims_wait);
+    world
+}
+
+/// Promise 1 where a replica takes the store's place: a claim is answered once the replica has it.
+#[test]
+fn replicated_claims_survive_failovers() {
+    let mut failovers = 0;
+    for seed in seeds(FAILOVER_SEEDS) {
+        let named = Seed(seed);
+        let mut world = world_with_failovers(seed, true);
+        world.run(UNREST);
+        check_hauls(&world);
+        failovers += world.desk.failovers();
+        drop(named);
+    }
+    assert!(failovers > 0);
+}
+
+/// The same worlds where nothing waits for the replica: so the law can be broken, and the check
+/// sees it.
+#[test]
+#[should_panic(expected = "law 9")]
+fn claims_that_wait_for_nothing_do_not() {
+    for seed in 0..SEEDS_DEFAULT {
+        let mut world = world_with_failovers(seed, false);
+        world.run(UNREST);
+        check_hauls(&world);
+    }
 }

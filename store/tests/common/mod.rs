@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use otter_protocol::{
@@ -15,6 +15,8 @@ use otter_store::{
     Embedded, EmbeddedOptions, Image, Memory, MemoryOptions, NewRelease, Operator, Published,
     Store, Target, Ticket, Wake,
 };
+#[cfg(feature = "redis")]
+use otter_store::{Redis, RedisOptions};
 use tempfile::TempDir;
 
 #[cfg(feature = "origins")]
@@ -30,6 +32,18 @@ pub(crate) const HOUR_MS: u64 = 3_600_000;
 pub(crate) enum Which {
     Memory,
     Embedded,
+    #[cfg(feature = "redis")]
+    Redis,
+}
+
+impl Which {
+    /// All kinds of store.
+    pub(crate) const ALL: &[Self] = &[
+        Self::Memory,
+        Self::Embedded,
+        #[cfg(feature = "redis")]
+        Self::Redis,
+    ];
 }
 
 /// A store, its clock, and one thread's side of it.
@@ -37,9 +51,18 @@ pub(crate) struct Bench {
     pub(crate) directory: TempDir,
     pub(crate) now_ms: Arc<AtomicU64>,
     pub(crate) operator: Operator,
-    pub(crate) embedded: Option<Embedded>,
-    pub(crate) memory: Option<Memory>,
+    pub(crate) open: Open,
     pub(crate) desk: Desk,
+}
+
+/// An open store.
+pub(crate) enum Open {
+    Memory(Memory),
+    Embedded(Embedded),
+    #[cfg(feature = "redis")]
+    Redis(Redis),
+    /// Between two openings.
+    Closed,
 }
 
 /// One thread's side of a store.
@@ -50,7 +73,16 @@ pub(crate) struct Desk {
 }
 
 /// Runs a test on an empty store of each kind.
-pub(crate) fn on_both(test: impl Fn(&mut Bench)) {
+pub(crate) fn on_each(test: impl Fn(&mut Bench)) {
+    for which in Which::ALL {
+        test(&mut Bench::new(*which));
+    }
+}
+
+/// Runs a test on an empty store of each kind that answers from tables in memory: one that does a
+/// turn's writes in their order, and removes images by itself. A store of many servers does
+/// neither.
+pub(crate) fn on_each_with_tables(test: impl Fn(&mut Bench)) {
     for which in [Which::Memory, Which::Embedded] {
         test(&mut Bench::new(which));
     }
@@ -63,36 +95,76 @@ impl Bench {
 
     pub(crate) fn at(which: Which, directory: TempDir) -> Self {
         let now_ms = Arc::new(AtomicU64::new(START_MS));
-        let (memory, embedded) = match which {
-            Which::Memory => {
-                let mut options = MemoryOptions::default();
-                options.clock = clock(&now_ms);
-                (Some(Memory::open(directory.path(), options).expect("a store")), None)
-            }
-            Which::Embedded => (None, Some(open_embedded(directory.path(), &now_ms))),
-        };
-        let operator = match (&memory, &embedded) {
-            (Some(memory), _) => memory.operator(),
-            (_, Some(embedded)) => embedded.operator(),
-            (None, None) => unreachable!("one of them was opened"),
-        };
-        let desk = desk_of(&memory, &embedded);
-        Self { directory, now_ms, operator, embedded, memory, desk }
+        #[cfg(feature = "redis")]
+        if which == Which::Redis {
+            redis::empty();
+        }
+        let open = Open::new(which, directory.path(), &now_ms);
+        let (operator, desk) = (open.operator(), open.desk());
+        Self { directory, now_ms, operator, open, desk }
     }
 
     /// Another thread's side of the same store.
     pub(crate) fn another_desk(&self) -> Desk {
-        desk_of(&self.memory, &self.embedded)
+        self.open.desk()
     }
 
-    /// Closes an embedded store and opens it again.
+    /// Closes a store that remembers and opens it again.
     pub(crate) fn reopen(&mut self) {
-        let Some(embedded) = self.embedded.take() else { return };
-        embedded.close();
-        let embedded = open_embedded(self.directory.path(), &self.now_ms);
-        self.operator = embedded.operator();
-        self.desk = Desk::new(&embedded);
-        self.embedded = Some(embedded);
+        let alone = alone();
+        let which = match std::mem::replace(&mut self.open, Open::Closed) {
+            Open::Embedded(embedded) => {
+                embedded.close();
+                Which::Embedded
+            }
+            #[cfg(feature = "redis")]
+            Open::Redis(redis) => {
+                redis.close();
+                Which::Redis
+            }
+            open @ (Open::Memory(_) | Open::Closed) => {
+                self.open = open;
+                return;
+            }
+        };
+        self.open = Open::new(which, self.directory.path(), &self.now_ms);
+        drop(alone);
+        self.operator = self.open.operator();
+        self.desk = self.open.desk();
+    }
+
+    /// Does it count from its opening, as a store that remembers and was opened again does?
+    pub(crate) fn was_reopened(&self) -> bool {
+        !matches!(self.open, Open::Memory(_))
+    }
+
+    /// Closes the store; what it gave out stays.
+    pub(crate) fn close(&mut self) {
+        match std::mem::replace(&mut self.open, Open::Closed) {
+            Open::Embedded(embedded) => embedded.close(),
+            #[cfg(feature = "redis")]
+            Open::Redis(redis) => redis.close(),
+            Open::Memory(_) | Open::Closed => {}
+        }
+    }
+
+    /// So many tokens were not tried yet, where the store can count them.
+    pub(crate) fn assert_open(&self, tokens: u64) {
+        if self.has_tables() {
+            assert_eq!(self.operator.stats().tokens_open, tokens);
+        }
+    }
+
+    /// Does it answer from tables in memory, which it can count?
+    pub(crate) fn has_tables(&self) -> bool {
+        matches!(self.open, Open::Memory(_) | Open::Embedded(_))
+    }
+
+    pub(crate) fn embedded(&self) -> &Embedded {
+        match &self.open {
+            Open::Embedded(embedded) => embedded,
+            _ => panic!("it is no embedded store"),
+        }
     }
 
     pub(crate) fn advance(&self, ms: u64) {
@@ -188,15 +260,89 @@ impl Bench {
     }
 }
 
-impl Desk {
-    pub(crate) fn new(embedded: &Embedded) -> Self {
-        let (wake, bell) = bell();
-        Self { store: Box::new(embedded.store(wake)), bell, next: 0 }
+impl Open {
+    fn new(which: Which, directory: &Path, now_ms: &Arc<AtomicU64>) -> Self {
+        match which {
+            Which::Memory => {
+                let mut options = MemoryOptions::default();
+                options.clock = clock(now_ms);
+                Self::Memory(Memory::open(directory, options).expect("a store"))
+            }
+            Which::Embedded => Self::Embedded(open_embedded(directory, now_ms)),
+            #[cfg(feature = "redis")]
+            Which::Redis => {
+                let mut options = RedisOptions::new(redis::url());
+                options.clock = Some(redis::steady(now_ms));
+                Self::Redis(Redis::open(directory, options).expect("a store"))
+            }
+        }
     }
 
-    pub(crate) fn of_memory(memory: &Memory) -> Self {
+    fn operator(&self) -> Operator {
+        match self {
+            Self::Memory(memory) => memory.operator(),
+            Self::Embedded(embedded) => embedded.operator(),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.operator(),
+            Self::Closed => unreachable!("it was opened"),
+        }
+    }
+
+    fn desk(&self) -> Desk {
+        match self {
+            Self::Memory(memory) => Desk::new(|wake| memory.store(wake)),
+            Self::Embedded(embedded) => Desk::new(|wake| embedded.store(wake)),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => Desk::new(|wake| redis.store(wake)),
+            Self::Closed => unreachable!("it was opened"),
+        }
+    }
+}
+
+/// A process that is being started holds, for a moment, what its parent has open: the lock of an
+/// embedded store as well. So none is started while a store is opened again.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One server for each thread of tests, emptied for each bench.
+#[cfg(feature = "redis")]
+mod redis {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use otter_tests::redis::RedisServer;
+
+    thread_local! {
+        static SERVER: RedisServer = RedisServer::start();
+        static HIGHEST_MS: Arc<AtomicU64> = Arc::default();
+    }
+
+    pub(crate) fn empty() {
+        let _alone = super::alone();
+        SERVER.with(|server| server.call(&["FLUSHALL"]));
+        HIGHEST_MS.with(|highest_ms| highest_ms.store(0, Ordering::SeqCst));
+    }
+
+    /// The clock that Redis itself would have: it does not go back, and outlives those who ask.
+    pub(crate) fn steady(now_ms: &Arc<AtomicU64>) -> otter_store::Clock {
+        let (now_ms, highest_ms) = (Arc::clone(now_ms), HIGHEST_MS.with(Arc::clone));
+        Arc::new(move || {
+            let now_ms = now_ms.load(Ordering::SeqCst);
+            highest_ms.fetch_max(now_ms, Ordering::SeqCst).max(now_ms)
+        })
+    }
+
+    pub(crate) fn url() -> String {
+        SERVER.with(RedisServer::url)
+    }
+}
+
+impl Desk {
+    pub(crate) fn new<S: Store<Image = Image>>(store: impl FnOnce(Wake) -> S) -> Self {
         let (wake, bell) = bell();
-        Self { store: Box::new(memory.store(wake)), bell, next: 0 }
+        Self { store: Box::new(store(wake)), bell, next: 0 }
     }
 
     /// Asks one question and waits for the answer.
@@ -241,14 +387,6 @@ impl Desk {
         let expected = self.next - asked as u64..self.next;
         assert_eq!(tickets, expected.collect::<Vec<_>>(), "each is answered once");
         answers.into_iter().map(|(_, answer)| answer).collect()
-    }
-}
-
-fn desk_of(memory: &Option<Memory>, embedded: &Option<Embedded>) -> Desk {
-    match (memory, embedded) {
-        (Some(memory), _) => Desk::of_memory(memory),
-        (_, Some(embedded)) => Desk::new(embedded),
-        (None, None) => unreachable!("one of them was opened"),
     }
 }
 

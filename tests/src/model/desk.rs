@@ -1,12 +1,14 @@
-//! The desk before the model store: queries wait, overtake each other and get lost.
+//! The desk before the model store: queries wait, overtake each other and get lost; servers are cut
+//! off from it; and a replica takes the store's place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use otter_protocol::{Answer, Query};
 
 use super::ModelStore;
+use super::replica::{Replica, Replication};
 use crate::Random;
 
 /// How unruly the store behaves. Percentages are per query.
@@ -34,25 +36,55 @@ pub struct Desk {
     count: u64,
     /// By the time at which it moves on, then by order of arrival.
     waiting: BTreeMap<(Duration, u64), Waiting>,
+    /// Servers without a way to the store, and what waits for that way.
+    cut_off: BTreeSet<usize>,
+    stuck: Vec<Waiting>,
+    replica: Option<Replica>,
+    failovers: u32,
 }
 
 #[derive(Debug)]
 enum Waiting {
-    Query { ticket: u64, query: Query },
-    Answer { ticket: u64, answer: Answer<Bytes> },
+    Query {
+        from: usize,
+        ticket: u64,
+        query: Query,
+    },
+    Answer {
+        from: usize,
+        ticket: u64,
+        answer: Answer<Bytes>,
+        /// The write that the replica must have before this is true.
+        stands_on: Option<u64>,
+    },
+    /// The replica gets the store as it was after a write.
+    Copy {
+        number: u64,
+        state: Box<ModelStore>,
+    },
 }
 
 impl Desk {
     /// A desk that behaves until [`Desk::faults`] say otherwise.
     #[must_use]
     pub fn new(store: ModelStore, random: Random) -> Self {
-        Self { store, faults: Faults::default(), random, count: 0, waiting: BTreeMap::new() }
+        Self {
+            store,
+            faults: Faults::default(),
+            random,
+            count: 0,
+            waiting: BTreeMap::new(),
+            cut_off: BTreeSet::new(),
+            stuck: Vec::new(),
+            replica: None,
+            failovers: 0,
+        }
     }
 
-    /// Hands in a query at the time `at`; `ticket` comes back with the answer.
-    pub fn submit(&mut self, at: Duration, ticket: u64, query: Query) {
+    /// Hands in a query of the server `from` at the time `at`; `ticket` comes back with the answer.
+    pub fn submit(&mut self, at: Duration, from: usize, ticket: u64, query: Query) {
         let due = at + self.way();
-        self.wait(due, Waiting::Query { ticket, query });
+        self.wait(due, Waiting::Query { from, ticket, query });
     }
 
     /// When the next query or answer moves on.
@@ -67,26 +99,127 @@ impl Desk {
         while let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= at) {
             let due = entry.key().0;
             match entry.remove() {
-                Waiting::Query { ticket, query } => {
-                    let answer = self.answer(&query);
-                    let back = due + self.way();
-                    self.wait(back, Waiting::Answer { ticket, answer });
+                Waiting::Copy { number, state } => {
+                    if let Some(replica) = &mut self.replica {
+                        replica.copy(number, *state);
+                    }
                 }
-                Waiting::Answer { ticket, answer } => answers.push((ticket, answer)),
+                Waiting::Query { from, .. } | Waiting::Answer { from, .. }
+                    if self.cut_off.contains(&from) && self.random.chance(50) => {}
+                stuck @ (Waiting::Query { from, .. } | Waiting::Answer { from, .. })
+                    if self.cut_off.contains(&from) =>
+                {
+                    self.stuck.push(stuck);
+                }
+                Waiting::Query { from, ticket, query } => self.serve(due, from, ticket, &query),
+                Waiting::Answer { ticket, answer, .. } => answers.push((ticket, answer)),
             }
         }
         answers
     }
 
-    fn answer(&mut self, query: &Query) -> Answer<Bytes> {
+    /// Cuts a server off from the store: half of what is under way is lost, the other half comes
+    /// when the way is open again, which is mostly too late.
+    pub fn cut_off(&mut self, server: usize) {
+        self.cut_off.insert(server);
+    }
+
+    /// Opens the way again.
+    pub fn reconnect(&mut self, at: Duration, server: usize) {
+        self.cut_off.remove(&server);
+        for waiting in std::mem::take(&mut self.stuck) {
+            let from = match waiting {
+                Waiting::Query { from, .. } | Waiting::Answer { from, .. } => from,
+                Waiting::Copy { .. } => continue,
+            };
+            if from == server {
+                let due = at + self.way();
+                self.wait(due, waiting);
+            } else {
+                self.stuck.push(waiting);
+            }
+        }
+    }
+
+    /// From now on a replica follows the store.
+    pub fn follow(&mut self, replication: Replication) {
+        self.replica = Some(Replica::of(&self.store, replication));
+    }
+
+    /// Lets the replica copy everything at once, as after a command of the operator's.
+    pub fn copy_all(&mut self) {
+        if let Some(replica) = &mut self.replica {
+            replica.copy_all(&self.store);
+        }
+    }
+
+    /// The replica takes the store's place with what it has. Writes that it lacks are gone, and
+    /// whose claim was one of them is not told yes. Queries under way may be lost as well.
+    pub fn fail_over(&mut self) {
+        let Some(replica) = &mut self.replica else { return };
+        self.store = replica.promoted(self.random.draw());
+        self.failovers += 1;
+        for waiting in std::mem::take(&mut self.waiting) {
+            let kept = match waiting.1 {
+                Waiting::Copy { .. } => continue,
+                Waiting::Query { .. } if self.random.chance(50) => continue,
+                Waiting::Answer { from, ticket, stands_on: Some(number), .. }
+                    if !replica.has(number) =>
+                {
+                    let answer = Answer::Unavailable;
+                    Waiting::Answer { from, ticket, answer, stands_on: None }
+                }
+                kept @ (Waiting::Query { .. } | Waiting::Answer { .. }) => kept,
+            };
+            self.waiting.insert(waiting.0, kept);
+        }
+        replica.copy_all(&self.store);
+    }
+
+    /// How often that happened.
+    #[must_use]
+    pub fn failovers(&self) -> u32 {
+        self.failovers
+    }
+
+    /// The store carries out a query; its answer goes out when it may.
+    fn serve(&mut self, due: Duration, from: usize, ticket: u64, query: &Query) {
+        let (answer, stands_on, ready) = self.answer(due, query);
+        let back = ready + self.way();
+        self.wait(back, Waiting::Answer { from, ticket, answer, stands_on });
+    }
+
+    fn answer(&mut self, due: Duration, query: &Query) -> (Answer<Bytes>, Option<u64>, Duration) {
         if self.random.chance(self.faults.refused_percent) {
-            return Answer::Unavailable;
+            return (Answer::Unavailable, None, due);
         }
         let answer = self.store.answer(query);
+        let (stands_on, ready) = self.copied_by(due, query, &answer);
         if self.random.chance(self.faults.unacknowledged_percent) {
-            return Answer::Unavailable;
+            return (Answer::Unavailable, None, due);
         }
-        answer
+        (answer, stands_on, ready)
+    }
+
+    /// Lets the replica follow a write; what its answer must wait for, and until when.
+    fn copied_by(
+        &mut self,
+        due: Duration,
+        query: &Query,
+        answer: &Answer<Bytes>,
+    ) -> (Option<u64>, Duration) {
+        let is_write = match query {
+            Query::Start { .. } | Query::Record(_) | Query::Push { .. } | Query::Claim { .. } => {
+                true
+            }
+            Query::Identify(_) | Query::Fetch { .. } | Query::Redeem { .. } => false,
+        };
+        let Some(replica) = self.replica.as_mut().filter(|_| is_write) else { return (None, due) };
+        let (number, copied_at) = replica.write(due, &mut self.random);
+        let waits = replica.replication.claims_wait && matches!(answer, Answer::Claimed(true));
+        let state = Box::new(self.store.clone());
+        self.wait(copied_at, Waiting::Copy { number, state });
+        if waits { (Some(number), copied_at) } else { (None, due) }
     }
 
     fn way(&mut self) -> Duration {

@@ -6,7 +6,7 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::Bytes;
-use otter_protocol::{Answer, Now, QueryId, Token};
+use otter_protocol::{Answer, Now, Outcome, Query, QueryId, Token};
 
 use crate::{Clock, Desk, Line, Pipe, Random, Read, Watched};
 
@@ -27,6 +27,10 @@ pub(super) struct Link {
     /// The core was told that the actor sends nothing more.
     is_up_over: bool,
     sent: Vec<u8>,
+    /// Tokens that were presented on it.
+    presented: Vec<Token>,
+    /// A claim was asked.
+    has_claimed: bool,
 }
 
 /// The ticket of a query: whose it is, and which.
@@ -60,6 +64,8 @@ impl Link {
             breaks_at: None,
             is_up_over: false,
             sent: Vec::new(),
+            presented: Vec::new(),
+            has_claimed: false,
         }
     }
 
@@ -94,16 +100,21 @@ impl Link {
         if self.down.readable() > 0 { self.up.reset(at) } else { self.up.end(at) }
     }
 
-    /// The server is gone, and all it knew with it.
-    pub(super) fn crash(&mut self, at: Duration) {
+    /// The server is gone, and all it knew with it. Was an answer due?
+    pub(super) fn crash(&mut self, at: Duration) -> bool {
+        let was_busy = self.is_served && self.watched.is_busy();
         self.is_served = false;
         self.down.reset(at);
+        was_busy
     }
 
-    pub(super) fn drain(&mut self, now: Now) {
+    /// The server is told to finish. Was an answer due?
+    pub(super) fn drain(&mut self, now: Now) -> bool {
+        let was_busy = self.is_served && self.watched.is_busy();
         if self.is_served {
             self.watched.shutdown(now);
         }
+        was_busy
     }
 
     pub(super) fn answer(&mut self, now: Now, id: QueryId, answer: Answer<Bytes>) {
@@ -118,6 +129,20 @@ impl Link {
 
     pub(super) fn take_tails(&mut self) -> Vec<Token> {
         self.watched.take_tails()
+    }
+
+    pub(super) fn take_presented(&mut self) -> Vec<Token> {
+        mem::take(&mut self.presented)
+    }
+
+    /// Was a claim asked since this was asked last?
+    pub(super) fn take_claimed(&mut self) -> bool {
+        mem::take(&mut self.has_claimed)
+    }
+
+    /// What became of its requests.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = Outcome> {
+        self.watched.reports().iter().map(|report| report.outcome)
     }
 
     pub(super) fn take_sent(&mut self) -> Vec<u8> {
@@ -188,7 +213,11 @@ impl Link {
 
     fn ask(&mut self, at: Duration, id: u64, desk: &mut Desk) -> bool {
         let Some((query_id, query)) = self.watched.query() else { return false };
-        desk.submit(at, ticket(id, query_id), query);
+        if let Query::Redeem { token } = query {
+            self.presented.push(token);
+        }
+        self.has_claimed |= matches!(query, Query::Claim { .. });
+        desk.submit(at, self.server, ticket(id, query_id), query);
         true
     }
 

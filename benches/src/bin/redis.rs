@@ -1,0 +1,216 @@
+//! What a check-in costs with Redis: `otter serve --store redis://...` beside hyper and fred
+//! ([`otter_benches::peer`]) on the same Redis, in the same run.
+//!
+//! ```text
+//! cargo build --release && cargo run --release -p otter-benches --bin redis
+//! ```
+//!
+//! Needs `redis-server`, and `strace` for the last row. Contestants take turns in slices of 0.4 s;
+//! a ratio is that of two slices of the same round, and the median of all rounds is printed, with
+//! the quartiles. They run on one CPU, Redis and the load on another one. The last row comes from
+//! runs of their own, in which `strace` slows the server down, so that it finds more to send at
+//! once.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use otter_benches::loader::{Loader, Until};
+use otter_benches::{Contestant, Server, cpu, peer};
+use otter_tests::redis::{RedisOptions, RedisServer};
+
+const HELP: &str = "\
+usage: redis [--store STORE] [--rounds N] [OTTER]
+
+  OTTER          the program to measure [default: otter beside this one]
+  --store STORE  another store than the Redis that is started, such as memory
+  --rounds N     how often each contestant has its turn, for each row [default: 32]";
+
+const CONNECTIONS: u32 = 64;
+const ROUNDS: usize = 32;
+const SLICE: Duration = Duration::from_millis(400);
+const SERVER_CPU: usize = 0;
+const LOAD_CPU: usize = 1;
+/// In a session of its own, which can be preferred, and which ends with this program.
+const APART: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "setsid"];
+/// Requests of the two traced runs.
+const TRACED: [u64; 2] = [2_000, 12_000];
+
+fn main() -> Result<()> {
+    let mut out = std::io::stdout();
+    let mut words = std::env::args().skip(1);
+    let here = std::env::current_exe()?;
+    let mut otter = here.with_file_name("otter");
+    let mut store = None;
+    let mut rounds = ROUNDS;
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "peer" => return peer::serve(&words.next().context(HELP)?),
+            "--store" => store = Some(words.next().context(HELP)?),
+            "--rounds" => rounds = words.next().context(HELP)?.parse().context(HELP)?,
+            "--help" => return Ok(writeln!(out, "{HELP}")?),
+            _ if word.starts_with('-') => bail!("{HELP}"),
+            _ => otter = PathBuf::from(word),
+        }
+    }
+    let redis = RedisServer::start_with(RedisOptions::default());
+    cpu::pin(redis.pid(), LOAD_CPU)?;
+    let store = store.unwrap_or_else(|| redis.url());
+    let url = redis.url();
+    let contestants = [Contestant::OtterOn(&otter, &store), Contestant::Peer(&here, &url)];
+    writeln!(out, "otter on {store}, hyper and fred on {url}, {rounds} rounds")?;
+    for (changes, what) in [
+        (false, "steady check-ins: nothing changes"),
+        (true, "each check-in says another version, which is kept"),
+    ] {
+        let rounds = measure(&redis, contestants, changes, rounds.max(1))?;
+        writeln!(out, "\n{what:44} {:>9} {:>10} {:>6}", "otter", "hyper+fred", "ratio")?;
+        rows(&mut out, &rounds)?;
+        if std::process::Command::new("strace").arg("-V").output().is_ok() {
+            let of = |contestant| writes_to_redis(&redis, contestant, changes);
+            let [otter, peer] = contestants.map(of);
+            row(&mut out, "writes to Redis' socket, by strace", &[[otter?, peer?]])?;
+        }
+    }
+    Ok(())
+}
+
+/// What one request cost in one slice.
+#[derive(Clone, Copy)]
+struct Cost {
+    server_us: f64,
+    redis_us: f64,
+    commands: f64,
+    reads: f64,
+    per_second: f64,
+}
+
+/// The rounds of both contestants.
+fn measure(
+    redis: &RedisServer,
+    contestants: [Contestant<'_>; 2],
+    changes: bool,
+    rounds: usize,
+) -> Result<Vec<[Cost; 2]>> {
+    // Devices of the last run are another owner's.
+    redis.call(&["FLUSHALL"]);
+    let mut sides = Vec::new();
+    for contestant in contestants {
+        let server = Server::start(contestant, &APART)?;
+        cpu::pin(server.pid(), SERVER_CPU)?;
+        cpu::prefer(server.pid());
+        let fleet = server.fleet()?;
+        if matches!(contestant, Contestant::Peer(..)) {
+            redis.call(&["SET", &format!("ak:{}", fleet.owner()), KEYS]);
+        }
+        let mut loader = Loader::connect(&server, &fleet, CONNECTIONS)?;
+        loader.changes = changes;
+        sides.push((server, loader));
+    }
+    // Only now, or the servers would have inherited it.
+    cpu::pin(std::process::id(), LOAD_CPU)?;
+    // The first round warms up.
+    let mut all = Vec::new();
+    for round in 0..=rounds {
+        let mut costs = [None, None];
+        for turn in 0..2 {
+            // Neither always follows the other.
+            let number = (round + turn) % 2;
+            let (server, loader) = &mut sides[number];
+            costs[number] = Some(slice(redis, server, loader)?);
+        }
+        if let ([Some(otter), Some(peer)], true) = (costs, round > 0) {
+            all.push([otter, peer]);
+        }
+    }
+    Ok(all)
+}
+
+fn slice(redis: &RedisServer, server: &Server, loader: &mut Loader) -> Result<Cost> {
+    let start = Instant::now();
+    let before = sample(redis, server)?;
+    let requests = loader.run(Until::Elapsed(SLICE))? as f64;
+    let after = sample(redis, server)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let per_request = |place: usize| (after[place] - before[place]) / requests;
+    Ok(Cost {
+        server_us: per_request(0) / 1000.0,
+        redis_us: per_request(1) / 1000.0,
+        commands: per_request(2),
+        reads: per_request(3),
+        per_second: requests / seconds,
+    })
+}
+
+/// CPU time of server and Redis in ns, commands and reads of Redis without those of this.
+fn sample(redis: &RedisServer, server: &Server) -> Result<[f64; 4]> {
+    let count = |name: &str| -> Result<f64> {
+        Ok(redis.info(name).with_context(|| format!("no {name}"))?.parse()?)
+    };
+    Ok([
+        cpu::used_ns(server.pid())? as f64,
+        cpu::used_ns(redis.pid())? as f64,
+        count("total_commands_processed")?,
+        count("total_reads_processed")?,
+    ])
+}
+
+fn rows(out: &mut impl Write, rounds: &[[Cost; 2]]) -> Result<()> {
+    for (what, of) in [
+        ("CPU us of the server", (|cost| cost.server_us) as fn(&Cost) -> f64),
+        ("CPU us of Redis", |cost| cost.redis_us),
+        ("commands that Redis did", |cost| cost.commands),
+        ("reads by Redis, of what it was sent", |cost| cost.reads),
+        ("requests per second", |cost| cost.per_second),
+    ] {
+        let values: Vec<_> = rounds.iter().map(|[a, b]| [of(a), of(b)]).collect();
+        row(out, what, &values)?;
+    }
+    Ok(())
+}
+
+fn row(out: &mut impl Write, what: &str, rounds: &[[f64; 2]]) -> Result<()> {
+    let of = |value: fn(&[f64; 2]) -> f64, at: f64| {
+        let mut values: Vec<_> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[((values.len() - 1) as f64 * at).round() as usize]
+    };
+    let ratio = |[otter, peer]: &[f64; 2]| otter / peer;
+    let [otter, peer] = [of(|[otter, _]| *otter, 0.5), of(|[_, peer]| *peer, 0.5)];
+    write!(out, "{what:44} {otter:9.3} {peer:10.3} {:6.2}", of(ratio, 0.5))?;
+    if rounds.len() > 1 {
+        write!(out, "  ({:.2} .. {:.2})", of(ratio, 0.25), of(ratio, 0.75))?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Calls that wrote to Redis' socket, for one more request.
+fn writes_to_redis(redis: &RedisServer, contestant: Contestant<'_>, changes: bool) -> Result<f64> {
+    let mut writes = [0.0; 2];
+    let mut sent = [0.0; 2];
+    for (place, requests) in TRACED.into_iter().enumerate() {
+        let file = tempfile::NamedTempFile::new()?;
+        let path = file.path().display().to_string();
+        let calls = "trace=write,writev,sendto,sendmsg,sendmmsg";
+        redis.call(&["FLUSHALL"]);
+        let wrapper = ["strace", "-f", "-yy", "-e", calls, "-o", &path];
+        let server = Server::start(contestant, &wrapper)?;
+        let fleet = server.fleet()?;
+        let mut loader = Loader::connect(&server, &fleet, CONNECTIONS)?;
+        loader.changes = changes;
+        sent[place] = loader.run(Until::Sent(requests))? as f64;
+        server.stop()?;
+        let text = std::fs::read_to_string(file.path())?;
+        let to_redis = format!("->{}]", redis.address());
+        writes[place] = text.lines().filter(|line| line.contains(&to_redis)).count() as f64;
+    }
+    Ok((writes[1] - writes[0]) / (sent[1] - sent[0]))
+}
+
+/// What THiNX keeps for an owner with one key.
+const KEYS: &str = concat!(
+    r#"[{"key":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb","#,
+    r#""hash":"cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc","alias":"x"}]"#
+);

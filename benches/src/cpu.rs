@@ -1,0 +1,46 @@
+//! What a process has used, and which CPU it may use.
+
+use anyhow::{Context, Result};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// CPU time of all threads of a process that live, in nanoseconds, as the scheduler counted it.
+///
+/// # Errors
+/// If the process is gone.
+pub fn used_ns(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for thread in threads(pid)? {
+        // One that has ended meanwhile no longer counts.
+        let path = format!("/proc/{pid}/task/{thread}/schedstat");
+        let Ok(text) = std::fs::read_to_string(path) else { continue };
+        sum += text.split(' ').next().context("no time")?.parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// Keeps all threads of a process on one CPU, and those that they start.
+///
+/// # Errors
+/// If the process is gone, or there is no such CPU.
+pub fn pin(pid: u32, cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    for thread in threads(pid)? {
+        let thread = Pid::from_raw(i32::try_from(thread)?);
+        sched_setaffinity(thread, &set).with_context(|| format!("cannot use CPU {cpu}"))?;
+    }
+    Ok(())
+}
+
+/// Lets a process that leads a session of its own (`setsid`) go before all other sessions. Where
+/// that is not allowed, it has its share, and figures scatter more.
+pub fn prefer(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/autogroup"), "-20");
+}
+
+fn threads(pid: u32) -> Result<Vec<u32>> {
+    let folder = format!("/proc/{pid}/task");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("{pid} is gone"))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().parse()?)).collect()
+}

@@ -1,0 +1,221 @@
+//! Connecting to Redis: URL, TLS, and what is looked at before anything is asked.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TlsConfig, TlsConnector,
+    TlsHostMapping, UnresponsiveConfig,
+};
+use fred::types::{Builder, InfoKind};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
+
+use super::RedisOptions;
+use super::link::Replicated;
+use super::status::Status;
+use crate::error::OpenError;
+
+/// A line to Redis that was tried.
+pub(super) struct Connected {
+    pub(super) client: Client,
+    pub(super) replicated: Option<Replicated>,
+    /// What an operator should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Connects and looks whether this Redis will do.
+///
+/// # Errors
+/// [`OpenError::Redis`]
+pub(super) async fn connect(
+    options: &RedisOptions,
+    status: &Arc<Status>,
+) -> Result<Connected, OpenError> {
+    let config = config(options)?;
+    let client = client(&config, options, status).await?;
+    let info: String = client
+        .info(Some(InfoKind::All))
+        .await
+        .map_err(|error| OpenError::redis(format!("it does not say what it is: {error}")))?;
+    let warnings = examine(&info)?;
+    let replicated = if options.replicas > 0 {
+        Some(Replicated {
+            client: self::client(&config, options, status).await?,
+            replicas: options.replicas,
+            timeout: options.replicas_timeout,
+        })
+    } else {
+        None
+    };
+    status.set_up(true);
+    Ok(Connected { client, replicated, warnings })
+}
+
+async fn client(
+    config: &Config,
+    options: &RedisOptions,
+    status: &Arc<Status>,
+) -> Result<Client, OpenError> {
+    let patience = options.timeout;
+    // Claims that wait for replicas may take that much longer.
+    let reply_max =
+        patience + if options.replicas > 0 { options.replicas_timeout } else { Duration::ZERO };
+    let client = Builder::from_config(config.clone())
+        .set_performance_config(PerformanceConfig {
+            default_command_timeout: reply_max,
+            ..PerformanceConfig::default()
+        })
+        .set_connection_config(ConnectionConfig {
+            connection_timeout: patience,
+            internal_command_timeout: patience,
+            // What was under way when a connection ended is never sent again: it might have been
+            // carried out.
+            max_command_attempts: 1,
+            unresponsive: UnresponsiveConfig {
+                max_timeout: Some(reply_max),
+                interval: patience / 4,
+            },
+            ..ConnectionConfig::default()
+        })
+        .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2))
+        .build()
+        .map_err(|error| OpenError::redis(error.details()))?;
+    let noted = Arc::clone(status);
+    client.on_error(move |(error, server)| {
+        let at = server.map_or_else(String::new, |server| format!("{server}: "));
+        noted.note(format!("{at}{}", error.details()));
+        async { Ok(()) }
+    });
+    match timeout(CONNECT_PATIENCE.max(patience), client.init()).await {
+        Ok(Ok(_)) => Ok(client),
+        Ok(Err(error)) => Err(OpenError::redis(error.details())),
+        Err(_) => Err(OpenError::redis("it does not answer")),
+    }
+}
+
+fn config(options: &RedisOptions) -> Result<Config, OpenError> {
+    let (plain, tls) = without_tls(options.url.trim())?;
+    let mut config = Config::from_url(&plain).map_err(|error| OpenError::redis(error.details()))?;
+    if tls {
+        let connector = TlsConnector::from(tls_config(options.ca.as_deref())?);
+        config.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::DefaultHost });
+    }
+    Ok(config)
+}
+
+/// The URL with a scheme that speaks of no TLS, and whether it did: fred would take the system's
+/// authorities, whatever ours are.
+fn without_tls(url: &str) -> Result<(String, bool), OpenError> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let tls = ["rediss", "valkeys"].iter().any(|tls| scheme.starts_with(tls));
+    let name = if scheme.starts_with("valkey") { "valkey" } else { "redis" };
+    let kind = scheme.strip_prefix(name).map(|kind| kind.strip_prefix('s').unwrap_or(kind));
+    match kind {
+        Some(kind @ ("" | "-sentinel" | "-cluster")) => Ok((format!("{name}{kind}://{rest}"), tls)),
+        Some("+unix") if !tls => Ok((url.to_owned(), tls)),
+        Some(_) | None => Err(OpenError::redis(
+            "its URL begins with none of redis://, rediss://, redis-sentinel://, \
+             rediss-sentinel://, redis-cluster://, rediss-cluster://, redis+unix://",
+        )),
+    }
+}
+
+fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, OpenError> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            let named = |what: &dyn std::fmt::Display| {
+                OpenError::redis(format!("the certificates in {}: {what}", path.display()))
+            };
+            let pem = fs::read(path).map_err(|error| named(&error))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                let certificate = certificate.map_err(|error| named(&error))?;
+                roots.add(certificate).map_err(|error| named(&error))?;
+            }
+            if roots.is_empty() {
+                return Err(named(&"there is none"));
+            }
+        }
+        None => {
+            // One that cannot be read is left out: the others may do.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(OpenError::redis)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Looks at what Redis says of itself.
+fn examine(info: &str) -> Result<Vec<String>, OpenError> {
+    let field = |name: &str| {
+        let mut lines = info.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default()
+    };
+    let version = field("redis_version");
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < VERSION_MIN) {
+        let error = format!("it has version `{version}`; Redis {VERSION_MIN} or Valkey is needed");
+        return Err(OpenError::redis(error));
+    }
+    let mut warnings = Vec::new();
+    let policy = field("maxmemory_policy");
+    if !policy.is_empty() && policy != "noeviction" {
+        warnings.push(format!(
+            "Redis may throw facts away when its memory is full (maxmemory-policy {policy}); set \
+             it to noeviction"
+        ));
+    }
+    if field("aof_enabled") == "0" {
+        warnings.push(
+            "Redis forgets what is not in its last snapshot when it ends (appendonly no); set \
+             appendonly to yes"
+                .to_owned(),
+        );
+    }
+    Ok(warnings)
+}
+
+/// Milliseconds between two attempts to connect: the first, and the most.
+const RECONNECT_MS: (u32, u32) = (50, 1000);
+/// How long the first connection is waited for, at least.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// The first major version that has functions.
+const VERSION_MIN: u32 = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_forgets_is_warned_of() {
+        let good = "redis_version:7.0.15\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
+        assert!(examine(good).expect("it will do").is_empty());
+        let bad = "redis_version:7.2.4\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n";
+        assert_eq!(examine(bad).expect("it will do").len(), 2);
+        let old = examine("redis_version:6.2.1\r\n").expect_err("too old").to_string();
+        assert!(old.contains("6.2.1"), "{old}");
+    }
+
+    #[test]
+    fn a_url_that_makes_no_sense_is_refused() {
+        for url in ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://", "redis-sentinel://h:1"] {
+            assert!(config(&RedisOptions::new(url)).is_err(), "{url}");
+        }
+        let mut options = RedisOptions::new("rediss://user:secret@localhost:1/3");
+        assert!(config(&options).expect("good").tls.is_some());
+        options.ca = Some("/nonexistent".into());
+        let error = config(&options).expect_err("no file").to_string();
+        assert!(error.contains("/nonexistent") && !error.contains("secret"), "{error}");
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

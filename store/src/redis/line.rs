@@ -1,0 +1,96 @@
+//! The thread that owns the line to Redis.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use tokio::runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::{self, LocalSet};
+use tokio::time::timeout;
+
+use super::connect::{self, Connected};
+use super::desk::Desk;
+use super::link::Link;
+use super::status::Status;
+use super::{Message, RedisOptions, adoption};
+use crate::error::OpenError;
+use crate::images::Images;
+use crate::job::Promise;
+use crate::stats::Counters;
+
+/// What the thread starts with.
+pub(super) struct Line {
+    pub(super) options: RedisOptions,
+    pub(super) images: Arc<Images>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) status: Arc<Status>,
+    pub(super) messages: UnboundedReceiver<Message>,
+    pub(super) opened: SyncSender<Result<Vec<String>, OpenError>>,
+}
+
+impl Line {
+    /// Connects, says so, and works until [`Message::Close`].
+    pub(super) fn run(self) {
+        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(source) => {
+                // Whoever waits for it is there until this arrives.
+                let _ = self.opened.send(Err(OpenError::Thread { source }));
+                return;
+            }
+        };
+        LocalSet::new().block_on(&runtime, self.work());
+    }
+
+    async fn work(mut self) {
+        let desk = match self.open().await {
+            Ok((desk, warnings)) => {
+                let _ = self.opened.send(Ok(warnings));
+                desk
+            }
+            Err(error) => {
+                let _ = self.opened.send(Err(error));
+                return;
+            }
+        };
+        loop {
+            match self.messages.recv().await {
+                Some(Message::Queries(queries)) => {
+                    for (query, promise) in queries {
+                        desk.begin();
+                        task::spawn_local(answer(Rc::clone(&desk), query, promise));
+                    }
+                }
+                Some(Message::Errand(errand)) => {
+                    task::spawn_local(errand(Rc::clone(&desk)));
+                }
+                Some(Message::Close) | None => break,
+            }
+        }
+        // Whatever is not answered by then is answered as unavailable when it is dropped.
+        let _ = timeout(self.options.timeout, desk.done()).await;
+        self.status.set_up(false);
+    }
+
+    async fn open(&self) -> Result<(Rc<Desk>, Vec<String>), OpenError> {
+        let Connected { client, replicated, warnings } =
+            connect::connect(&self.options, &self.status).await?;
+        let clock = self.options.clock.clone();
+        let link = Link::new(client.clone(), replicated, clock, Arc::clone(&self.status));
+        let link = Rc::new(link);
+        let (images, counters) = (Arc::clone(&self.images), Arc::clone(&self.counters));
+        let desk = Desk::new(Rc::clone(&link), images, counters, self.options.accept_key_hash);
+        let desk = Rc::new(desk);
+        task::spawn_local(Rc::clone(&link).run());
+        task::spawn_local(link.watch(self.options.timeout / 4));
+        task::spawn_local(Rc::clone(&desk).ring());
+        adoption::adopt(&desk, &client).await.map_err(OpenError::redis)?;
+        Ok((desk, warnings))
+    }
+}
+
+async fn answer(desk: Rc<Desk>, query: otter_protocol::Query, promise: Promise) {
+    let answer = desk.answer(query).await;
+    desk.end(promise.answer(answer));
+}
