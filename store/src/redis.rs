@@ -38,6 +38,7 @@ mod catalog;
 mod connect;
 mod desk;
 mod device;
+mod identify;
 mod keys;
 mod line;
 mod link;
@@ -46,6 +47,7 @@ mod operator;
 mod publication;
 mod queries;
 mod reply;
+mod round;
 mod status;
 mod trouble;
 

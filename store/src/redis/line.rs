@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use otter_protocol::{Identify, Query};
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{self, LocalSet};
@@ -56,12 +57,7 @@ impl Line {
         };
         loop {
             match self.messages.recv().await {
-                Some(Message::Queries(queries)) => {
-                    for (query, promise) in queries {
-                        desk.begin();
-                        task::spawn_local(answer(Rc::clone(&desk), query, promise));
-                    }
-                }
+                Some(Message::Queries(queries)) => take(&desk, queries),
                 Some(Message::Errand(errand)) => {
                     task::spawn_local(errand(Rc::clone(&desk)));
                 }
@@ -90,7 +86,29 @@ impl Line {
     }
 }
 
-async fn answer(desk: Rc<Desk>, query: otter_protocol::Query, promise: Promise) {
-    let answer = desk.answer(query).await;
-    desk.end(promise.answer(answer));
+/// Begins to answer the queries of one turn.
+fn take(desk: &Rc<Desk>, queries: Vec<(Query, Promise)>) {
+    // On a cluster one must not wait for the node of another.
+    let together_max = if desk.link.is_cluster() { 1 } else { usize::MAX };
+    let mut together = Vec::new();
+    for (query, promise) in queries {
+        desk.begin();
+        match query {
+            Query::Identify(identify @ Identify { owner: Some(_), device: Some(device), .. })
+                if together.len() < together_max =>
+            {
+                together.push((identify, device, promise));
+            }
+            query => {
+                let desk = Rc::clone(desk);
+                task::spawn_local(async move {
+                    let answer = desk.answer(query).await;
+                    desk.end(promise.answer(answer));
+                });
+            }
+        }
+    }
+    if !together.is_empty() {
+        task::spawn_local(Rc::clone(desk).identify_all(together));
+    }
 }

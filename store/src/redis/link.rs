@@ -18,12 +18,13 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use fred::util::redis_keyslot;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::op::{Arg, Kind, Op};
 use super::reply::Reply;
+use super::round::{Place, Round};
 use super::status::Status;
 use super::trouble::Trouble;
 use crate::clock::Clock;
@@ -89,17 +90,32 @@ impl Link {
     /// # Errors
     /// See [`Trouble`].
     pub(super) async fn ask(&self, op: Op) -> Result<Reply, Trouble> {
-        if !self.status.is_up() {
-            return Err(Trouble::Away);
+        let mut replies = self.ask_all([op]).replies().await;
+        replies.pop().unwrap_or(Err(Trouble::Away))
+    }
+
+    /// Asks several operations, together with all others of this turn.
+    pub(super) fn ask_all(&self, ops: impl IntoIterator<Item = Op>) -> Rc<Round> {
+        let round = Rc::<Round>::default();
+        let is_up = self.status.is_up();
+        let mut groups = self.groups.borrow_mut();
+        for op in ops {
+            let place = round.place();
+            if is_up {
+                let slot = match op.keys.first() {
+                    Some(key) if self.is_cluster => redis_keyslot(key.as_bytes()),
+                    Some(_) | None => 0,
+                };
+                groups.entry((slot, op.kind)).or_default().ops.push((op, place));
+            }
         }
-        let slot = match op.keys.first() {
-            Some(key) if self.is_cluster => redis_keyslot(key.as_bytes()),
-            Some(_) | None => 0,
-        };
-        let (answer, answered) = oneshot::channel();
-        self.groups.borrow_mut().entry((slot, op.kind)).or_default().ops.push((op, answer));
         self.turn.notify_one();
-        answered.await.unwrap_or(Err(Trouble::Away))
+        round
+    }
+
+    /// Do all questions go to one server?
+    pub(super) fn is_cluster(&self) -> bool {
+        self.is_cluster
     }
 
     /// Counts the turns in which something was sent: whoever asked in the turn that runs is
@@ -178,13 +194,12 @@ impl Link {
         match replies {
             Ok(replies) => {
                 for (answer, reply) in answers.into_iter().zip(replies) {
-                    // The asker may have gone away.
-                    let _ = answer.send(reply);
+                    answer.fill(reply);
                 }
             }
             Err(trouble) => {
                 for answer in answers {
-                    let _ = answer.send(Err(trouble.clone()));
+                    answer.fill(Err(trouble.clone()));
                 }
             }
         }
@@ -262,16 +277,18 @@ impl Link {
         Ok(())
     }
 
+    /// What the function is called with. Operations of one name and number of arguments that stand
+    /// side by side share their header.
     fn arguments(&self, kind: Kind, ops: Vec<Op>) -> Vec<Value> {
         let keys: usize = ops.iter().map(|op| op.keys.len()).sum();
-        let all = 4 + keys + ops.iter().map(|op| 2 + op.args.len()).sum::<usize>();
+        let all = 3 + keys + ops.iter().map(|op| 3 + op.args.len()).sum::<usize>();
         let mut args = Vec::with_capacity(all);
         args.push(Value::from_static_str(match kind {
             Kind::Read => "otter_read_1",
             Kind::Write | Kind::Replicated => "otter_write_1",
         }));
         args.push(number(keys as u64));
-        let mut rest = Vec::with_capacity(ops.len());
+        let mut rest: Vec<(&'static str, Vec<Arg>)> = Vec::with_capacity(ops.len());
         for op in ops {
             args.extend(op.keys.into_iter().map(Value::from));
             rest.push((op.name, op.args));
@@ -280,20 +297,18 @@ impl Link {
             Some(clock) => number(clock()),
             None => Value::from_static_str(""),
         });
-        for (name, op_args) in rest {
-            args.push(Value::from_static_str(name));
-            args.push(number(op_args.len() as u64));
-            args.extend(op_args.into_iter().map(|arg| match arg {
-                Arg::Borrowed(text) => Value::from_static_str(text),
-                Arg::Owned(text) => Value::from(text),
-            }));
+        for run in rest.chunk_by_mut(|a, b| a.0 == b.0 && a.1.len() == b.1.len()) {
+            args.push(Value::from_static_str(run[0].0));
+            args.push(number(run[0].1.len() as u64));
+            args.push(number(run.len() as u64));
+            args.extend(run.iter_mut().flat_map(|(_, args)| args.drain(..)).map(value));
         }
         args
     }
 }
 
 /// An operation, and where its answer goes.
-type Asked = (Op, oneshot::Sender<Result<Reply, Trouble>>);
+type Asked = (Op, Place);
 
 impl Replicated {
     /// Calls, and waits until enough replicas have what was written. `WAIT` counts only what its
@@ -370,6 +385,13 @@ fn command(name: &'static str, slot: u16) -> CustomCommand {
 
 fn number(number: u64) -> Value {
     Value::from(number.to_string())
+}
+
+fn value(arg: Arg) -> Value {
+    match arg {
+        Arg::Borrowed(text) => Value::from_static_str(text),
+        Arg::Owned(text) => Value::from(text),
+    }
 }
 
 /// The functions that run inside of Redis.

@@ -3,7 +3,7 @@
 -- What Otter does inside of Redis. Each operation works on keys of one hash slot and is atomic; a
 -- call carries the operations of many queries, and each is answered by itself.
 --
---   FCALL otter_read|otter_write <keys> key.. now <operation> <arguments> argument.. ..
+--   FCALL otter_read|otter_write <keys> key.. now <operation> <arguments> <times> argument.. ..
 --
 -- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says that the
 -- operation failed; it changed nothing, unless the error came from its last write.
@@ -441,11 +441,14 @@ local function run(operations, keys, args)
   end
   local replies, k, a = {}, 0, 2
   while a <= #args do
-    local operation, n = operations[args[a]], tonumber(args[a + 1])
-    local done, reply = pcall(operation[2], keys, k, args, a + 2, n)
-    if not done then reply = { '!', type(reply) == 'table' and reply.err or tostring(reply) } end
-    replies[#replies + 1] = reply
-    k, a = k + operation[1], a + 2 + n
+    local operation, n, times = operations[args[a]], tonumber(args[a + 1]), tonumber(args[a + 2])
+    a = a + 3
+    for _ = 1, times do
+      local done, reply = pcall(operation[2], keys, k, args, a, n)
+      if not done then reply = { '!', type(reply) == 'table' and reply.err or tostring(reply) } end
+      replies[#replies + 1] = reply
+      k, a = k + operation[1], a + n
+    end
   end
   return cmsgpack.pack(replies)
 end
