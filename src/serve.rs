@@ -24,6 +24,7 @@ use crate::config::{self, Settings};
 use crate::devices::{DeviceServer, Devices};
 use crate::failure::{Context, Failure};
 use crate::first_run;
+use crate::images::ImageListener;
 use crate::limits;
 use crate::logs;
 use crate::output::Output;
@@ -46,6 +47,10 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     let operator = store.operator();
     let server = bind(&settings)?;
     let http = server.local_addr();
+    let images = settings.image_listen.map(|listen| {
+        ImageListener::start(listen, settings.image_secret.as_ref(), operator.clone())
+    });
+    let images = images.transpose()?;
     let (socket, listener) = Socket::bind(&data)?;
     let devices = store.serve(server)?;
     let admin = Admin::new(
@@ -58,9 +63,12 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     if let Some(text) = first_run::welcome(&operator, &data, socket.path(), http)? {
         output.note(&text);
     }
-    output.line(&format!("ready http={http} admin={}", socket.path().display()))?;
+    let to_servers = images.as_ref().map(|images| format!(" images={}", images.address()));
+    let to_servers = to_servers.unwrap_or_default();
+    output.line(&format!("ready http={http}{to_servers} admin={}", socket.path().display()))?;
     tracing::info!(%http, data = %data.display(), "ready");
     let ended = wait(devices, sender, &events);
+    images.into_iter().for_each(ImageListener::stop);
     control.stop();
     drop(socket);
     store.close();

@@ -10,6 +10,7 @@ mod first_run;
 mod help;
 mod import;
 mod metrics;
+mod origins;
 mod program;
 mod publish;
 mod runtime;

@@ -19,6 +19,9 @@ use otter_store::{
 use otter_store::{Redis, RedisOptions};
 use tempfile::TempDir;
 
+#[cfg(feature = "origins")]
+pub(crate) mod peer;
+
 /// Where the clock of a bench begins, in milliseconds.
 pub(crate) const START_MS: u64 = 1_795_478_791_000;
 
@@ -360,6 +363,13 @@ impl Desk {
         self.next += batch.len() as u64;
         self.store.submit(&mut batch);
         assert!(batch.is_empty(), "submit takes all");
+    }
+
+    /// Collects once, and finds nothing.
+    pub(crate) fn collect_nothing(&mut self) {
+        let mut answers = Vec::new();
+        self.store.collect(&mut answers);
+        assert!(answers.is_empty(), "{answers:?}");
     }
 
     /// Waits for the answers to the questions that were asked last.
