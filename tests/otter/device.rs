@@ -18,6 +18,8 @@ pub(crate) struct Device {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// With its empty line.
+    pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -112,7 +114,16 @@ impl Answer {
         let body = bytes.split_off(at);
         let head = String::from_utf8(bytes).ok()?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(Self { status, body })
+        Some(Self { status, head, body })
+    }
+
+    /// The value of the first line of this name.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let value = |line: &str| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then(|| value.to_owned())
+        };
+        self.head.lines().find_map(value)
     }
 
     pub(crate) fn text(&self) -> String {
