@@ -60,15 +60,24 @@ impl Device {
 
     /// Asks for a token.
     pub(crate) fn token(&self) -> String {
+        Self::token_in(&self.ask_for_token().expect("an answer"))
+    }
+
+    /// The token in an answer that has one.
+    pub(crate) fn token_in(answer: &Answer) -> String {
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        crate::program::text(&body, "ott")
+    }
+
+    /// Asks for a token; `None` if the server went away.
+    pub(crate) fn ask_for_token(&self) -> Option<Answer> {
         let body = format!(
             "{{\"use\":\"ott\",\"mac\":\"{}\",\"owner\":\"{}\",\"udid\":\"{}\"}}",
             self.mac(),
             self.owner,
             self.udid
         );
-        let answer = self.post("/device/firmware", &body).expect("an answer");
-        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
-        crate::program::text(&body, "ott")
+        self.post("/device/firmware", &body)
     }
 
     /// Downloads from byte `start` on, to the end of the connection.

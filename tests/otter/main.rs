@@ -17,6 +17,8 @@ mod origins;
 mod outage;
 mod program;
 mod publish;
+mod redis;
+mod rolling;
 mod runtime;
 mod serve;
 mod site;
