@@ -101,6 +101,12 @@ impl Images {
         self.remove_unless(name, false, known);
     }
 
+    /// The image of this name, however long, if its bytes are what the name says. Reads them all.
+    pub(crate) fn verified(&self, name: &ImageName) -> Option<Image> {
+        let image = self.open_file(name).and_then(Image::map).ok()?;
+        hashes_to(&image, name).then_some(image)
+    }
+
     /// Hashes the file of this name; true if it is what its name says.
     pub(crate) fn verify(&self, name: &ImageName, size: u64) -> bool {
         self.open_file(name)

@@ -82,6 +82,7 @@ use std::sync::Arc;
 pub use otter_protocol::{Answer, Query};
 
 pub use clock::Clock;
+pub use copy::{DeviceCopy, Fact, KeptKeys, TokenCopy};
 pub use embedded::{Embedded, EmbeddedOptions, EmbeddedStore};
 pub use error::{OpenError, OperatorError, Subject};
 pub use image::{Identity, Image};
@@ -97,6 +98,7 @@ pub use stats::{Buckets, RedisStats, StoreStats};
 
 mod clock;
 mod committer;
+mod copy;
 mod embedded;
 mod error;
 mod image;
@@ -118,6 +120,7 @@ mod stats;
 mod tabled;
 mod tables;
 mod token;
+mod unfinished;
 
 /// Names one query of one connection in one driver: the driver's to choose, like epoll's data.
 /// The answer carries it; the store does nothing else with it.

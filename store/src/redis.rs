@@ -36,6 +36,7 @@ use self::status::Status;
 mod adoption;
 mod catalog;
 mod connect;
+mod copy;
 mod desk;
 mod device;
 mod keys;
@@ -114,6 +115,8 @@ pub struct RedisOptions {
     pub images_open_max: usize,
     /// The clock on which deadlines stand. Default none: Redis' own.
     pub clock: Option<Clock>,
+    /// Open it also if a copy into it was not finished, to go on with that. Default false.
+    pub unfinished: bool,
 }
 
 impl RedisOptions {
@@ -129,6 +132,7 @@ impl RedisOptions {
             accept_key_hash: false,
             images_open_max: 64,
             clock: None,
+            unfinished: false,
         }
     }
 }
@@ -158,6 +162,7 @@ impl Redis {
     ///
     /// # Errors
     /// [`OpenError::Redis`] if the URL makes no sense or Redis cannot be reached or used;
+    /// [`OpenError::Unfinished`] if a copy into it was not finished;
     /// [`OpenError::Directory`] if the directory cannot be used.
     pub fn open(directory: &Path, options: RedisOptions) -> Result<Self, OpenError> {
         let images = Arc::new(Images::open(directory, options.images_open_max)?);

@@ -13,7 +13,7 @@ use super::connect::{self, Connected};
 use super::desk::Desk;
 use super::link::Link;
 use super::status::Status;
-use super::{Message, RedisOptions, adoption};
+use super::{Message, RedisOptions, adoption, keys};
 use crate::error::OpenError;
 use crate::images::Images;
 use crate::job::Promise;
@@ -85,6 +85,10 @@ impl Line {
         task::spawn_local(Rc::clone(&link).run());
         task::spawn_local(link.watch(self.options.timeout / 4));
         task::spawn_local(Rc::clone(&desk).ring());
+        let unfinished = desk.text(keys::UNFINISHED.to_owned()).await.map_err(OpenError::redis)?;
+        if unfinished.is_some() && !self.options.unfinished {
+            return Err(OpenError::Unfinished { store: "this Redis".to_owned() });
+        }
         adoption::adopt(&desk, &client).await.map_err(OpenError::redis)?;
         Ok((desk, warnings))
     }

@@ -89,6 +89,24 @@ impl Link {
     /// # Errors
     /// See [`Trouble`].
     pub(super) async fn ask(&self, op: Op) -> Result<Reply, Trouble> {
+        self.send(op)?.await.unwrap_or(Err(Trouble::Away))
+    }
+
+    /// Asks operations that are carried out in this order, as far as they are of one slot and kind.
+    /// Their answers come in the same order.
+    ///
+    /// # Errors
+    /// See [`Trouble`]; others of them may have been carried out.
+    pub(super) async fn ask_all(&self, ops: Vec<Op>) -> Result<Vec<Reply>, Trouble> {
+        let sent: Vec<_> = ops.into_iter().map(|op| self.send(op)).collect::<Result<_, _>>()?;
+        let mut replies = Vec::with_capacity(sent.len());
+        for answered in sent {
+            replies.push(answered.await.unwrap_or(Err(Trouble::Away))?);
+        }
+        Ok(replies)
+    }
+
+    fn send(&self, op: Op) -> Result<oneshot::Receiver<Result<Reply, Trouble>>, Trouble> {
         if !self.status.is_up() {
             return Err(Trouble::Away);
         }
@@ -99,7 +117,7 @@ impl Link {
         let (answer, answered) = oneshot::channel();
         self.groups.borrow_mut().entry((slot, op.kind)).or_default().ops.push((op, answer));
         self.turn.notify_one();
-        answered.await.unwrap_or(Err(Trouble::Away))
+        Ok(answered)
     }
 
     /// Counts the turns in which something was sent: whoever asked in the turn that runs is

@@ -336,6 +336,6 @@ impl Desk {
     }
 }
 
-fn key_row(owner: OwnerId, key: &Key) -> KeyRow {
+pub(super) fn key_row(owner: OwnerId, key: &Key) -> KeyRow {
     KeyRow { owner, hash: key.hash, alias: key.alias.to_string(), created: key.created }
 }

@@ -155,6 +155,17 @@ reads.owner = { 3, function(keys, k, args, a)
   return reply
 end }
 
+-- registered (dev): whose a device is, its mac, and when it was registered.
+reads.registered = { 1, function(keys, k)
+  return redis.call('HMGET', keys[k + 1], 'owner', 'mac', 'registered')
+end }
+
+-- score (key) member: its score in an index, or nothing.
+reads.score = { 1, function(keys, k, args, a)
+  local score = redis.call('ZSCORE', keys[k + 1], args[a])
+  return score and { score } or {}
+end }
+
 -- text (key): a string, such as a pointer.
 reads.text = { 1, function(keys, k)
   return { redis.call('GET', keys[k + 1]) }
@@ -339,6 +350,13 @@ writes.restore_token = { 1, function(keys, k, args, a)
   return {}
 end }
 
+-- restore_pointer (key) value, milliseconds since 1970: a pointer that ends then.
+writes.restore_pointer = { 1, function(keys, k, args, a)
+  local left = tonumber(args[a + 1]) - now
+  if left > 0 then redis.call('SET', keys[k + 1], args[a], 'PX', text(left)) end
+  return {}
+end }
+
 -- point (key) value, expected, lives: sets a pointer that is absent, or still what was expected;
 -- says what it holds afterwards. Without `lives` (milliseconds) it never expires.
 writes.point = { 1, function(keys, k, args, a)
@@ -355,6 +373,12 @@ end }
 -- aim (key) value: sets a pointer, whatever it held.
 writes.aim = { 1, function(keys, k, args, a)
   if redis.call('GET', keys[k + 1]) ~= args[a] then redis.call('SET', keys[k + 1], args[a]) end
+  return {}
+end }
+
+-- remove (key): removes a key.
+writes.remove = { 1, function(keys, k)
+  redis.call('DEL', keys[k + 1])
   return {}
 end }
 

@@ -303,6 +303,12 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// One command to the server of this thread.
+#[cfg(feature = "redis")]
+pub(crate) fn call(words: &[&str]) {
+    redis::call(words);
+}
+
 /// One server for each thread of tests, emptied for each bench.
 #[cfg(feature = "redis")]
 mod redis {
@@ -329,6 +335,10 @@ mod redis {
             let now_ms = now_ms.load(Ordering::SeqCst);
             highest_ms.fetch_max(now_ms, Ordering::SeqCst).max(now_ms)
         })
+    }
+
+    pub(crate) fn call(words: &[&str]) {
+        SERVER.with(|server| server.call(words));
     }
 
     pub(crate) fn url() -> String {
