@@ -13,5 +13,7 @@ mod metrics;
 mod program;
 mod publish;
 mod serve;
+mod store_copy;
+mod thinx_redis;
 mod watch;
 mod wire;

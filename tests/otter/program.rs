@@ -61,7 +61,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code().expect("an exit code"),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -80,7 +80,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(data)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(args)
