@@ -94,8 +94,8 @@ pub(crate) struct Serve {
     /// How the log on stderr looks [default: human]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
-    /// Where facts are kept: embedded (in the data directory), memory (until the end), or the URL of
-    /// a Redis or Valkey, such as redis://127.0.0.1:6379 [default: embedded]
+    /// Where facts are kept: embedded (in the data directory), memory (until the end), or the URL
+    /// of a Redis or Valkey, such as redis://127.0.0.1:6379 [default: embedded]
     ///
     /// Other forms: rediss:// (TLS), redis-sentinel://, redis-cluster://, redis+unix://. Commands
     /// that find no server on the data directory look into OTTER_STORE and otter.toml, so set it

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -53,13 +55,8 @@ fn copy(from: &Operator, to: &Operator, output: Output) -> Result<Vec<Row>, Fail
     }
     let images = Images::copy(from, to, output)?;
     let devices = from.stats().devices;
-    let bar = progress(devices, "copying", output);
-    from.export(&mut |facts| {
-        bar.inc(devices_in(&facts));
-        to.import(facts)
-    })?;
-    bar.finish_and_clear();
-    let (here, there) = (Tally::of(from, devices, output)?, Tally::of(to, devices, output)?);
+    transfer(from, to, &progress(devices, "copying", output))?;
+    let (here, there) = tallies(from, to, &progress(2 * devices, "comparing", output))?;
     let rows = rows(&here, &there, &images);
     // Until they are released they keep their files.
     drop(images);
@@ -67,6 +64,46 @@ fn copy(from: &Operator, to: &Operator, output: Output) -> Result<Vec<Row>, Fail
         to.finish_copy()?;
     }
     Ok(rows)
+}
+
+/// Reads one store while the other writes.
+fn transfer(from: &Operator, to: &Operator, bar: &ProgressBar) -> Result<(), OperatorError> {
+    let (pages, received) = mpsc::sync_channel::<Vec<Fact>>(PAGES_WAITING_MAX);
+    let copied = thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            received.into_iter().try_for_each(|facts| {
+                let devices = devices_in(&facts);
+                to.import(facts)?;
+                bar.inc(devices);
+                Ok(())
+            })
+        });
+        let read = from.export(&mut |facts| pages.send(facts).map_err(|_| broken()));
+        drop(pages);
+        // What the writer says comes first: if it ended early, that is why reading did.
+        writer.join().unwrap_or_else(|_| Err(broken())).and(read)
+    });
+    bar.finish_and_clear();
+    copied
+}
+
+/// Reads both at the same time.
+fn tallies(
+    from: &Operator,
+    to: &Operator,
+    bar: &ProgressBar,
+) -> Result<(Tally, Tally), OperatorError> {
+    let tallies = thread::scope(|scope| {
+        let other = scope.spawn(|| Tally::of(to, bar));
+        let one = Tally::of(from, bar)?;
+        Ok((one, other.join().unwrap_or_else(|_| Err(broken()))?))
+    });
+    bar.finish_and_clear();
+    tallies
+}
+
+fn broken() -> OperatorError {
+    OperatorError::Invalid { reason: "a thread of the copy broke off; try again".to_owned() }
 }
 
 /// One of the two stores.
@@ -185,15 +222,13 @@ struct Tally {
 struct Count(u64, u128);
 
 impl Tally {
-    fn of(store: &Operator, devices: u64, output: Output) -> Result<Self, OperatorError> {
-        let bar = progress(devices, "comparing", output);
+    fn of(store: &Operator, bar: &ProgressBar) -> Result<Self, OperatorError> {
         let mut tally = Self::default();
         store.export(&mut |facts| {
             bar.inc(devices_in(&facts));
             facts.iter().for_each(|fact| tally.add(fact));
             Ok(())
         })?;
-        bar.finish_and_clear();
         Ok(tally)
     }
 
@@ -265,5 +300,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Pages that are read ahead: about a megabyte each.
+const PAGES_WAITING_MAX: usize = 4;
 /// Tokens that end within this time are not compared.
 const CLOCKS_DIFFER_MS: u64 = 60_000;

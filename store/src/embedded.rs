@@ -161,12 +161,14 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.shared.close();
+        // Before the thread that writes: whoever hangs up last writes the log back and removes it,
+        // and this connection may only read.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Both fail only if the committer broke off, and then there is nothing to wait for.
         let _ = self.messages.send(Message::Close);
         if let Some(committer) = self.committer.take() {
             let _ = committer.join();
         }
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{Bench, Which, check_in, grant, recording};
 use otter_protocol::{CheckIn, DeviceId, Mac, Query, Record};
-use otter_store::{Embedded, EmbeddedOptions, OpenError, Target};
+use otter_store::{DeviceFilter, Embedded, EmbeddedOptions, OpenError, Target};
 use rusqlite::Connection;
 
 fn open(directory: &Path) -> Result<Embedded, OpenError> {
@@ -67,6 +67,16 @@ fn the_second_opener_is_told_who_the_first_is() {
     assert!(text.contains("stop that server first"), "{text}");
     first.close();
     open(data.path()).expect("free again");
+}
+
+#[test]
+fn a_store_that_was_read_leaves_no_log_behind_either() {
+    let data = filled();
+    let store = open(data.path()).expect("a store");
+    store.operator().create_owner(None).expect("a write");
+    store.operator().devices(&DeviceFilter::default()).expect("a read");
+    store.close();
+    assert!(!data.path().join("otter.db-wal").exists(), "the log is written back");
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn an_installation_moves_to_redis_and_back_as_the_documentation_says() {
         assert!(printed.contains(line), "{line}: {printed}");
     }
     assert!(!data.join("otter.db").exists() && data.join("otter.db.before").exists());
+    assert!(!data.join("otter.db-wal").exists(), "nothing of it is left beside");
     living.go_on(&data, Some(&redis.url()));
 
     let printed = shell.run(&blocks[1]);

@@ -158,10 +158,8 @@ impl Bench {
     }
 
     pub(crate) fn embedded(&self) -> &Embedded {
-        match &self.open {
-            Open::Embedded(embedded) => embedded,
-            _ => panic!("it is no embedded store"),
-        }
+        let Open::Embedded(embedded) = &self.open else { panic!("it is no embedded store") };
+        embedded
     }
 
     pub(crate) fn advance(&self, ms: u64) {
