@@ -193,6 +193,7 @@ pub(super) fn release_record(offer: &Offer, target: Target, source: Option<&str>
 }
 
 /// A whole record: place, times, and what [`release_record`] made.
+#[cfg_attr(not(test), expect(dead_code, reason = "for copies of a store"))]
 pub(super) fn release_value(place: u64, release: &Release) -> String {
     let record = release_record(&release.offer, release.target, release.source.as_deref());
     let withdrawn = release.withdrawn.unwrap_or_default();

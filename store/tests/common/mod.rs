@@ -160,13 +160,6 @@ impl Bench {
         matches!(self.open, Open::Memory(_) | Open::Embedded(_))
     }
 
-    pub(crate) fn embedded(&self) -> &Embedded {
-        match &self.open {
-            Open::Embedded(embedded) => embedded,
-            _ => panic!("it is no embedded store"),
-        }
-    }
-
     pub(crate) fn advance(&self, ms: u64) {
         self.now_ms.fetch_add(ms, Ordering::SeqCst);
     }
