@@ -102,6 +102,9 @@ pub(crate) struct Serve {
     /// there to use them without one; a password is not seen by other users there, either.
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<StoreChoice>,
+    /// What drives the connections of devices [default: mio]
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) runtime: Option<RuntimeKind>,
 }
 
 /// How the log looks.
@@ -112,6 +115,16 @@ pub(crate) enum LogFormat {
     Human,
     /// One JSON object a line
     Json,
+}
+
+/// What drives the connections of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RuntimeKind {
+    /// One event loop per core: the least CPU and memory
+    Mio,
+    /// One tokio runtime per core: the same bytes
+    Tokio,
 }
 
 #[derive(Debug, Subcommand)]

@@ -184,7 +184,8 @@ impl Images {
             let Some(image) = from.image(&name) else {
                 if is_offered {
                     output.note(&format!(
-                        "warning: image {} is not there, or damaged; publish it again",
+                        "warning: image {} is not in the directory of FROM, or damaged; only \
+                         servers that fetch it from an origin can give it",
                         hex(&name)
                     ));
                 }

@@ -6,11 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use otter_mio::{Handle, Server};
 use otter_store::{Embedded, Memory, OpenError, Operator, Redis};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
+use crate::devices::{DeviceServer, Devices};
 use crate::failure::{Context, Failure};
 
 /// Which store.
@@ -122,7 +122,7 @@ impl AnyStore {
         }
     }
 
-    pub(crate) fn serve(&self, server: Server) -> Result<Handle, Failure> {
+    pub(crate) fn serve(&self, server: DeviceServer) -> Result<Devices, Failure> {
         match self {
             Self::Embedded(store) => server.spawn(|_, wake| store.store(wake)),
             Self::Memory(store) => server.spawn(|_, wake| store.store(wake)),

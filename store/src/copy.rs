@@ -6,7 +6,6 @@ use otter_protocol::{DeviceId, OwnerId, ReleaseId};
 use ring::digest::{Context, SHA256};
 
 use crate::error::OperatorError;
-use crate::image::Image;
 use crate::job::Outcome;
 use crate::operator::{DeviceRow, KeyRow, Operator};
 use crate::publishing::ReleaseRow;
@@ -173,12 +172,6 @@ impl Operator {
     pub fn finish_copy(&self) -> Result<(), OperatorError> {
         self.backing.finish_copy()
     }
-
-    /// The image of this SHA-256 if it lies here and is whole. Reads all of it.
-    #[must_use]
-    pub fn image(&self, sha256: &[u8; 32]) -> Option<Image> {
-        self.backing.image(sha256)
-    }
 }
 
 /// The part of a store's side for operators that copies; see [`Operator`] for what each means.
@@ -187,7 +180,6 @@ pub(crate) trait Copying: Send + Sync {
     fn import(&self, facts: Vec<Fact>) -> Outcome<()>;
     fn begin_copy(&self) -> Outcome<bool>;
     fn finish_copy(&self) -> Outcome<()>;
-    fn image(&self, sha256: &[u8; 32]) -> Option<Image>;
 }
 
 /// Releases in their order, each with its place among those of its owner.

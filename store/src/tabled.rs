@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use crate::committer::Message;
 use crate::copy::DeviceCopy;
+use crate::depot::Depot;
 use crate::embedded::Reader;
 use crate::error::{OperatorError, Subject};
 use crate::job::{Outcome, operation};
@@ -227,6 +228,10 @@ impl Facts for Tabled {
 
     fn trouble(&self) -> Option<String> {
         self.shared.trouble()
+    }
+
+    fn depot(&self) -> &Depot {
+        &self.shared.depot
     }
 }
 

@@ -6,7 +6,6 @@ use otter_protocol::OwnerId;
 
 use super::{Copying, DeviceCopy, Fact, NOT_EMPTY, PAGE_FACTS, TokenCopy, placed};
 use crate::error::{OperatorError, Subject};
-use crate::image::Image;
 use crate::job::Outcome;
 use crate::operator::{Facts, KeyRow, conflict, not_found};
 use crate::publishing::{Publication, ReleaseRow};
@@ -67,10 +66,6 @@ impl Copying for Tabled {
 
     fn finish_copy(&self) -> Outcome<()> {
         self.set_unfinished(false).map_err(OperatorError::unavailable)
-    }
-
-    fn image(&self, sha256: &[u8; 32]) -> Option<Image> {
-        self.shared().images.verified(sha256)
     }
 }
 

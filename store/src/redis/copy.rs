@@ -15,7 +15,6 @@ use super::reply::Reply;
 use super::trouble::Trouble;
 use crate::copy::{Copying, DeviceCopy, Fact, KeptKeys, NOT_EMPTY, PAGE_FACTS, TokenCopy, placed};
 use crate::error::Subject;
-use crate::image::Image;
 use crate::job::Outcome;
 use crate::operator::{KeyRow, conflict};
 use crate::publishing::{Publication, ReleaseRow};
@@ -84,10 +83,6 @@ impl Copying for RedisOperator {
             Ok(())
         })
     }
-
-    fn image(&self, sha256: &[u8; 32]) -> Option<Image> {
-        self.images.verified(sha256)
-    }
 }
 
 /// Where a device stands in the order of registration.
@@ -128,7 +123,7 @@ impl Desk {
         let ids = self.ids(&[owner], after, PAGE_FACTS).await?;
         let last = ids.last().copied();
         let op = |id: &DeviceId| Op::read("registered", [keys::device(*id)]);
-        let found = self.link.ask_all(ids.iter().map(op).collect()).await?;
+        let found = self.all(ids.iter().map(op).collect()).await?;
         let (mut places, mut held) = (Vec::new(), Vec::new());
         for (device, mut reply) in ids.into_iter().zip(found) {
             let known = reply.optional()?;
@@ -145,7 +140,7 @@ impl Desk {
             places.push(Place { seconds: seconds as f64, device });
         }
         let (rows, ops): (Vec<_>, Vec<_>) = held.into_iter().unzip();
-        for (row, mut reply) in rows.into_iter().zip(self.link.ask_all(ops).await?) {
+        for (row, mut reply) in rows.into_iter().zip(self.all(ops).await?) {
             if !reply.is_empty() {
                 places[row].seconds = reply.number()?;
             }
@@ -162,7 +157,7 @@ impl Desk {
             let row = [keys::device(*id), keys::facts(*id), keys::push(*id)];
             [Op::read("row", row), Op::read("tokens", [keys::tokens(*id)])]
         });
-        let mut replies = self.link.ask_all(ops.collect()).await?.into_iter();
+        let mut replies = self.all(ops.collect()).await?.into_iter();
         let (mut devices, mut tokens) = (Vec::new(), Vec::new());
         for id in ids {
             let (Some(row), Some(mut kept)) = (replies.next(), replies.next()) else { break };
@@ -174,6 +169,11 @@ impl Desk {
             }
         }
         Ok((devices, tokens))
+    }
+
+    /// Asks operations that are carried out in this order, as far as they are of one slot.
+    async fn all(&self, ops: Vec<Op>) -> Result<Vec<Reply>, Trouble> {
+        self.link.ask_all(ops).replies().await.into_iter().collect()
     }
 
     async fn import(self: Rc<Self>, facts: &[Fact]) -> Result<(), Trouble> {
@@ -198,7 +198,7 @@ impl Desk {
             }
         }
         let writes = ops.len() as u64;
-        self.link.ask_all(ops).await?;
+        self.all(ops).await?;
         self.counters.wrote(writes);
         Ok(())
     }

@@ -18,12 +18,14 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use fred::util::redis_keyslot;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::library::Library;
 use super::op::{Arg, Kind, Op};
 use super::reply::Reply;
+use super::round::{Place, Round};
 use super::status::Status;
 use super::trouble::Trouble;
 use crate::clock::Clock;
@@ -35,6 +37,7 @@ pub(super) struct Link {
     /// all that follows.
     replicated: Option<Replicated>,
     is_cluster: bool,
+    library: Library,
     clock: Option<Clock>,
     status: Arc<Status>,
     groups: RefCell<HashMap<Group, Gathered>>,
@@ -59,7 +62,7 @@ type Group = (u16, Kind);
 /// What waits for the next call of one group.
 #[derive(Default)]
 struct Gathered {
-    ops: Vec<(Op, oneshot::Sender<Result<Reply, Trouble>>)>,
+    ops: Vec<Asked>,
     under_way: usize,
 }
 
@@ -74,6 +77,7 @@ impl Link {
             is_cluster: client.is_clustered(),
             client,
             replicated,
+            library: Library::new(),
             clock,
             status,
             groups: RefCell::default(),
@@ -89,35 +93,32 @@ impl Link {
     /// # Errors
     /// See [`Trouble`].
     pub(super) async fn ask(&self, op: Op) -> Result<Reply, Trouble> {
-        self.send(op)?.await.unwrap_or(Err(Trouble::Away))
+        let mut replies = self.ask_all([op]).replies().await;
+        replies.pop().unwrap_or(Err(Trouble::Away))
     }
 
-    /// Asks operations that are carried out in this order, as far as they are of one slot and kind.
-    /// Their answers come in the same order.
-    ///
-    /// # Errors
-    /// See [`Trouble`]; others of them may have been carried out.
-    pub(super) async fn ask_all(&self, ops: Vec<Op>) -> Result<Vec<Reply>, Trouble> {
-        let sent: Vec<_> = ops.into_iter().map(|op| self.send(op)).collect::<Result<_, _>>()?;
-        let mut replies = Vec::with_capacity(sent.len());
-        for answered in sent {
-            replies.push(answered.await.unwrap_or(Err(Trouble::Away))?);
+    /// Asks several operations, together with all others of this turn.
+    pub(super) fn ask_all(&self, ops: impl IntoIterator<Item = Op>) -> Rc<Round> {
+        let round = Rc::<Round>::default();
+        let is_up = self.status.is_up();
+        let mut groups = self.groups.borrow_mut();
+        for op in ops {
+            let place = round.place();
+            if is_up {
+                let slot = match op.keys.first() {
+                    Some(key) if self.is_cluster => redis_keyslot(key.as_bytes()),
+                    Some(_) | None => 0,
+                };
+                groups.entry((slot, op.kind)).or_default().ops.push((op, place));
+            }
         }
-        Ok(replies)
-    }
-
-    fn send(&self, op: Op) -> Result<oneshot::Receiver<Result<Reply, Trouble>>, Trouble> {
-        if !self.status.is_up() {
-            return Err(Trouble::Away);
-        }
-        let slot = match op.keys.first() {
-            Some(key) if self.is_cluster => redis_keyslot(key.as_bytes()),
-            Some(_) | None => 0,
-        };
-        let (answer, answered) = oneshot::channel();
-        self.groups.borrow_mut().entry((slot, op.kind)).or_default().ops.push((op, answer));
         self.turn.notify_one();
-        Ok(answered)
+        round
+    }
+
+    /// Do all questions go to one server?
+    pub(super) fn is_cluster(&self) -> bool {
+        self.is_cluster
     }
 
     /// Counts the turns in which something was sent: whoever asked in the turn that runs is
@@ -196,13 +197,12 @@ impl Link {
         match replies {
             Ok(replies) => {
                 for (answer, reply) in answers.into_iter().zip(replies) {
-                    // The asker may have gone away.
-                    let _ = answer.send(Reply::of(reply));
+                    answer.fill(reply);
                 }
             }
             Err(trouble) => {
                 for answer in answers {
-                    let _ = answer.send(Err(trouble.clone()));
+                    answer.fill(Err(trouble.clone()));
                 }
             }
         }
@@ -213,7 +213,7 @@ impl Link {
     }
 
     /// Any answer shows that Redis is not stalled.
-    fn settle(&self, number: u64, replies: &Result<Vec<Value>, Trouble>) {
+    fn settle<R>(&self, number: u64, replies: &Result<R, Trouble>) {
         let mut under_way = self.under_way.borrow_mut();
         under_way.remove(&number);
         match replies {
@@ -231,14 +231,16 @@ impl Link {
         (slot, kind): Group,
         ops: Vec<Op>,
         count: usize,
-    ) -> Result<Vec<Value>, Trouble> {
+    ) -> Result<Vec<Result<Reply, Trouble>>, Trouble> {
         let args = self.arguments(kind, ops);
         let mut loaded = false;
         let mut patience = TRYAGAIN_TIMES;
         loop {
             let error = match self.fcall(slot, kind, args.clone()).await {
-                Ok(Value::Array(replies)) if replies.len() == count => return Ok(replies),
-                Ok(_) => return Err(Trouble::odd("a call is not answered one by one")),
+                Ok(answer) => match answer.into_bytes() {
+                    Some(answer) => return Reply::each(answer, count),
+                    None => return Err(Trouble::odd("a call is answered by no text")),
+                },
                 Err(Failed::Known(trouble)) => return Err(trouble),
                 Err(Failed::Call(error)) => error,
             };
@@ -271,23 +273,26 @@ impl Link {
             Some(replicated) if kind == Kind::Replicated => &replicated.client,
             Some(_) | None => &self.client,
         };
-        let args = ["LOAD", "REPLACE", LIBRARY].map(Value::from_static_str).to_vec();
+        let code = Value::from(self.library.code.clone());
+        let args = vec!["LOAD".into(), "REPLACE".into(), code];
         client.custom::<Value, _>(command("FUNCTION", slot), args).await.map_err(|error| {
             Trouble::Refused(format!("its functions cannot be loaded: {}", error.details()))
         })?;
         Ok(())
     }
 
+    /// What the function is called with. Operations of one name and number of arguments that stand
+    /// side by side share their header.
     fn arguments(&self, kind: Kind, ops: Vec<Op>) -> Vec<Value> {
         let keys: usize = ops.iter().map(|op| op.keys.len()).sum();
-        let all = 4 + keys + ops.iter().map(|op| 2 + op.args.len()).sum::<usize>();
+        let all = 3 + keys + ops.iter().map(|op| 3 + op.args.len()).sum::<usize>();
         let mut args = Vec::with_capacity(all);
-        args.push(Value::from_static_str(match kind {
-            Kind::Read => "otter_read_1",
-            Kind::Write | Kind::Replicated => "otter_write_1",
+        args.push(Value::from(match kind {
+            Kind::Read => self.library.read.clone(),
+            Kind::Write | Kind::Replicated => self.library.write.clone(),
         }));
         args.push(number(keys as u64));
-        let mut rest = Vec::with_capacity(ops.len());
+        let mut rest: Vec<(&'static str, Vec<Arg>)> = Vec::with_capacity(ops.len());
         for op in ops {
             args.extend(op.keys.into_iter().map(Value::from));
             rest.push((op.name, op.args));
@@ -296,20 +301,18 @@ impl Link {
             Some(clock) => number(clock()),
             None => Value::from_static_str(""),
         });
-        for (name, op_args) in rest {
-            args.push(Value::from_static_str(name));
-            args.push(number(op_args.len() as u64));
-            args.extend(op_args.into_iter().map(|arg| match arg {
-                Arg::Borrowed(text) => Value::from_static_str(text),
-                Arg::Owned(text) => Value::from(text),
-            }));
+        for run in rest.chunk_by_mut(|a, b| a.0 == b.0 && a.1.len() == b.1.len()) {
+            args.push(Value::from_static_str(run[0].0));
+            args.push(number(run[0].1.len() as u64));
+            args.push(number(run.len() as u64));
+            args.extend(run.iter_mut().flat_map(|(_, args)| args.drain(..)).map(value));
         }
         args
     }
 }
 
 /// An operation, and where its answer goes.
-type Asked = (Op, oneshot::Sender<Result<Reply, Trouble>>);
+type Asked = (Op, Place);
 
 impl Replicated {
     /// Calls, and waits until enough replicas have what was written. `WAIT` counts only what its
@@ -388,8 +391,13 @@ fn number(number: u64) -> Value {
     Value::from(number.to_string())
 }
 
-/// The functions that run inside of Redis.
-const LIBRARY: &str = include_str!("otter.lua");
+fn value(arg: Arg) -> Value {
+    match arg {
+        Arg::Borrowed(text) => Value::from_static_str(text),
+        Arg::Owned(text) => Value::from(text),
+    }
+}
+
 /// Calls under way at once, of each function: enough to keep the line busy, few enough that what
 /// comes meanwhile gathers.
 const CALLS_MAX: usize = 8;
