@@ -197,7 +197,7 @@ fn everything_is_there_again_after_a_restart() {
     let stats = store.operator().stats();
     assert_eq!((stats.owners, stats.keys, stats.devices, stats.releases), (1, 1, 200, 1));
     assert_eq!((stats.tokens_open, stats.tokens_started), (200, 0));
-    let rows = store.operator().devices(&otter_store::DeviceFilter::default()).expect("readable");
+    let rows = store.operator().devices(&DeviceFilter::default()).expect("readable");
     assert_eq!(rows.len(), 100);
     assert!(rows.iter().all(|row| row.newest.is_some()));
     assert!(rows.iter().all(|row| row.udid != DeviceId([0; 16])));
