@@ -41,6 +41,8 @@ mod device;
 mod keys;
 mod line;
 mod link;
+mod node;
+mod nodes;
 mod op;
 mod operator;
 mod publication;

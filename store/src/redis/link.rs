@@ -13,15 +13,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::Value;
 use fred::util::redis_keyslot;
 use tokio::sync::{Notify, oneshot};
 use tokio::task;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
+use super::node::{Asker, Failed, Node, number};
+use super::nodes::{Nodes, Redirection};
 use super::op::{Arg, Kind, Op};
 use super::reply::Reply;
 use super::status::Status;
@@ -30,27 +30,13 @@ use crate::clock::Clock;
 
 /// The line to Redis, for the thread that owns it.
 pub(super) struct Link {
-    client: Client,
-    /// For claims that wait until replicas have them: a line of its own, because waiting holds up
-    /// all that follows.
-    replicated: Option<Replicated>,
-    is_cluster: bool,
+    pub(super) nodes: Nodes,
     clock: Option<Clock>,
     status: Arc<Status>,
     groups: RefCell<HashMap<Group, Gathered>>,
     /// Rung when there is something to send.
     turn: Notify,
     turns: Cell<u64>,
-    /// When each call that is under way was sent.
-    under_way: RefCell<HashMap<u64, Instant>>,
-    calls: Cell<u64>,
-}
-
-/// How claims wait for replicas.
-pub(super) struct Replicated {
-    pub(super) client: Client,
-    pub(super) replicas: u32,
-    pub(super) timeout: Duration,
 }
 
 /// What goes into one call: a hash slot (0 on a single server) and the function.
@@ -59,28 +45,22 @@ type Group = (u16, Kind);
 /// What waits for the next call of one group.
 #[derive(Default)]
 struct Gathered {
-    ops: Vec<(Op, oneshot::Sender<Result<Reply, Trouble>>)>,
+    ops: Vec<Asked>,
     under_way: usize,
 }
 
+/// An operation, and where its answer goes.
+type Asked = (Op, Asker);
+
 impl Link {
-    pub(super) fn new(
-        client: Client,
-        replicated: Option<Replicated>,
-        clock: Option<Clock>,
-        status: Arc<Status>,
-    ) -> Self {
+    pub(super) fn new(nodes: Nodes, clock: Option<Clock>, status: Arc<Status>) -> Self {
         Self {
-            is_cluster: client.is_clustered(),
-            client,
-            replicated,
+            nodes,
             clock,
             status,
             groups: RefCell::default(),
             turn: Notify::new(),
             turns: Cell::new(0),
-            under_way: RefCell::default(),
-            calls: Cell::new(0),
         }
     }
 
@@ -89,17 +69,21 @@ impl Link {
     /// # Errors
     /// See [`Trouble`].
     pub(super) async fn ask(&self, op: Op) -> Result<Reply, Trouble> {
-        if !self.status.is_up() {
-            return Err(Trouble::Away);
-        }
         let slot = match op.keys.first() {
-            Some(key) if self.is_cluster => redis_keyslot(key.as_bytes()),
+            Some(key) if self.nodes.is_cluster() => redis_keyslot(key.as_bytes()),
             Some(_) | None => 0,
         };
+        if !self.is_up(slot) {
+            return Err(Trouble::Away);
+        }
         let (answer, answered) = oneshot::channel();
         self.groups.borrow_mut().entry((slot, op.kind)).or_default().ops.push((op, answer));
         self.turn.notify_one();
         answered.await.unwrap_or(Err(Trouble::Away))
+    }
+
+    fn is_up(&self, slot: u16) -> bool {
+        self.nodes.of(slot).is_some_and(|node| node.is_up())
     }
 
     /// Counts the turns in which something was sent: whoever asked in the turn that runs is
@@ -126,37 +110,71 @@ impl Link {
         }
     }
 
-    /// Watches whether Redis answers, forever.
-    pub(super) async fn watch(self: Rc<Self>, patience: Duration) {
-        loop {
-            sleep(WATCH_PAUSE).await;
-            let is_connected = self.client.is_connected()
-                && self.replicated.as_ref().is_none_or(|claims| claims.client.is_connected());
-            let is_up = if self.status.is_up() {
-                is_connected && !self.is_stalled(patience)
-            } else {
-                is_connected && self.answers(patience).await
-            };
-            self.status.set_up(is_up);
+    /// Watches every server, also those that come later, and where the slots of a cluster are.
+    pub(super) fn watch(self: &Rc<Self>, patience: Duration) {
+        let link = Rc::clone(self);
+        self.nodes.watch(move |node| {
+            task::spawn_local(Rc::clone(&link).watch_node(node, patience));
+        });
+        if self.nodes.is_cluster() {
+            task::spawn_local(Rc::clone(self).chart(patience));
         }
     }
 
-    /// Does a call wait for long, and nothing was answered since it was sent?
-    fn is_stalled(&self, patience: Duration) -> bool {
-        self.under_way.borrow().values().min().is_some_and(|sent| sent.elapsed() > patience)
+    /// Watches whether a server answers, for as long as it counts.
+    async fn watch_node(self: Rc<Self>, node: Rc<Node>, patience: Duration) {
+        while self.nodes.is_known(&node) {
+            self.mark(&node, node.look(patience).await);
+            sleep(WATCH_PAUSE).await;
+        }
     }
 
-    async fn answers(&self, patience: Duration) -> bool {
-        let ping = self.client.ping::<Value>(None);
-        matches!(timeout(patience, ping).await, Ok(Ok(_)))
+    /// Says whether a server is there.
+    pub(super) fn mark(&self, node: &Node, is_up: bool) {
+        let was_up = node.is_up();
+        node.set_up(is_up);
+        self.status.set_up(self.nodes.all().iter().any(|node| node.is_up()));
+        if was_up && !is_up {
+            self.give_up();
+        }
+        if was_up != is_up {
+            self.nodes.moved.notify_one();
+        }
+    }
+
+    /// Answers whoever waits to ask a server that is away. Nothing was sent.
+    fn give_up(&self) {
+        for ((slot, _), gathered) in self.groups.borrow_mut().iter_mut() {
+            if !self.is_up(*slot) {
+                for (_, asker) in gathered.ops.drain(..) {
+                    // It may have gone away.
+                    let _ = asker.send(Err(Trouble::Away));
+                }
+            }
+        }
+    }
+
+    /// Asks who has which slots: when somebody says that one is elsewhere, often while a server is
+    /// away, and now and then.
+    async fn chart(self: Rc<Self>, patience: Duration) {
+        loop {
+            let is_whole = self.nodes.all().iter().all(|node| node.is_up());
+            let pause = if is_whole { CHART_PAUSE } else { CHART_PAUSE_BROKEN };
+            // Either will do.
+            let _ = timeout(pause, self.nodes.moved.notified()).await;
+            self.nodes.chart(patience).await;
+            sleep(WATCH_PAUSE).await;
+        }
     }
 
     /// Takes the groups that may be sent now, in calls of at most [`OPS_MAX`].
     fn take_ready(&self) -> Vec<(Group, Vec<Asked>)> {
-        let calls_max = if self.is_cluster { CALLS_PER_SLOT_MAX } else { CALLS_MAX };
+        let calls_max = if self.nodes.is_cluster() { CALLS_PER_SLOT_MAX } else { CALLS_MAX };
         let mut ready = Vec::new();
         let mut groups = self.groups.borrow_mut();
         groups.retain(|group, gathered| {
+            // What waits for replicas holds up what is behind it.
+            let calls_max = if group.1 == Kind::Replicated { 1 } else { calls_max };
             while gathered.under_way < calls_max && !gathered.ops.is_empty() {
                 let rest = gathered.ops.split_off(gathered.ops.len().min(OPS_MAX));
                 ready.push((*group, std::mem::replace(&mut gathered.ops, rest)));
@@ -168,25 +186,20 @@ impl Link {
     }
 
     async fn call(self: Rc<Self>, group: Group, asked: Vec<Asked>) {
-        let number = self.calls.get();
-        self.calls.set(number + 1);
-        self.under_way.borrow_mut().insert(number, Instant::now());
-        let (ops, answers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-        self.status.sent(ops.len());
-        let replies = self.replies(group, ops, answers.len()).await;
-        self.settle(number, &replies);
-        match replies {
-            Ok(replies) => {
-                for (answer, reply) in answers.into_iter().zip(replies) {
-                    // The asker may have gone away.
-                    let _ = answer.send(Reply::of(reply));
+        let (slot, kind) = group;
+        let (ops, askers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        let count = ops.len();
+        match self.nodes.of(slot).filter(|node| node.is_up()) {
+            Some(node) => {
+                self.status.sent(count);
+                let number = node.begin(kind, askers);
+                let replies = self.replies(Rc::clone(&node), kind, ops, count).await;
+                if let Err(trouble) = &replies {
+                    self.status.failed(trouble);
                 }
+                tell(node.end(number, replies.is_ok()), replies);
             }
-            Err(trouble) => {
-                for answer in answers {
-                    let _ = answer.send(Err(trouble.clone()));
-                }
-            }
+            None => tell(askers, Err(Trouble::Away)),
         }
         if let Some(gathered) = self.groups.borrow_mut().get_mut(&group) {
             gathered.under_way -= 1;
@@ -194,40 +207,35 @@ impl Link {
         self.turn.notify_one();
     }
 
-    /// Any answer shows that Redis is not stalled.
-    fn settle(&self, number: u64, replies: &Result<Vec<Value>, Trouble>) {
-        let mut under_way = self.under_way.borrow_mut();
-        under_way.remove(&number);
-        match replies {
-            Ok(_) => {
-                let now = Instant::now();
-                under_way.values_mut().for_each(|sent| *sent = (*sent).max(now));
-            }
-            Err(trouble) => self.status.failed(trouble),
-        }
-    }
-
     /// One reply for each operation.
     async fn replies(
         &self,
-        (slot, kind): Group,
+        mut node: Rc<Node>,
+        kind: Kind,
         ops: Vec<Op>,
         count: usize,
     ) -> Result<Vec<Value>, Trouble> {
         let args = self.arguments(kind, ops);
-        let mut loaded = false;
-        let mut patience = TRYAGAIN_TIMES;
+        let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
+        let mut asking = false;
         loop {
-            let error = match self.fcall(slot, kind, args.clone()).await {
+            let error = match node.fcall(kind, args.clone(), asking).await {
                 Ok(Value::Array(replies)) if replies.len() == count => return Ok(replies),
                 Ok(_) => return Err(Trouble::odd("a call is not answered one by one")),
                 Err(Failed::Known(trouble)) => return Err(trouble),
                 Err(Failed::Call(error)) => error,
             };
-            // In both cases nothing was carried out.
-            if !loaded && error.details().contains("Function not found") {
-                loaded = true;
-                self.load(slot, kind).await?;
+            // In all of these cases nothing was carried out.
+            if loads > 0 && error.details().contains("Function not found") {
+                loads -= 1;
+                node.load().await?;
+            } else if let Some(to) = Redirection::read(error.details())
+                && redirections > 0
+            {
+                redirections -= 1;
+                node = self.nodes.redirect(&node, &to).ok_or(Trouble::Away)?;
+                asking = to.asking;
+                self.wait_for(&node).await?;
             } else if patience > 0 && error.details().starts_with("TRYAGAIN") {
                 patience -= 1;
                 sleep(TRYAGAIN_PAUSE).await;
@@ -237,27 +245,31 @@ impl Link {
         }
     }
 
-    async fn fcall(&self, slot: u16, kind: Kind, args: Vec<Value>) -> Result<Value, Failed> {
-        let fcall = command("FCALL", slot);
-        match &self.replicated {
-            Some(replicated) if kind == Kind::Replicated => {
-                replicated.call(slot, fcall, args).await
+    /// Waits until all servers are there; where some of a cluster are dead, only for so long.
+    ///
+    /// # Errors
+    /// [`Trouble::Away`] if none is there.
+    pub(super) async fn wait_until_up(&self, patience: Duration) -> Result<(), Trouble> {
+        let nodes = self.nodes.all();
+        let all_up = async {
+            while !nodes.iter().all(|node| node.is_up()) {
+                sleep(TRYAGAIN_PAUSE).await;
             }
-            Some(_) | None => Ok(self.client.custom(fcall, args).await?),
-        }
+        };
+        // One is enough.
+        let _ = timeout(patience, all_up).await;
+        nodes.iter().any(|node| node.is_up()).then_some(()).ok_or(Trouble::Away)
     }
 
-    /// Gives the function to the server that has the slot.
-    async fn load(&self, slot: u16, kind: Kind) -> Result<(), Trouble> {
-        let client = match &self.replicated {
-            Some(replicated) if kind == Kind::Replicated => &replicated.client,
-            Some(_) | None => &self.client,
-        };
-        let args = ["LOAD", "REPLACE", LIBRARY].map(Value::from_static_str).to_vec();
-        client.custom::<Value, _>(command("FUNCTION", slot), args).await.map_err(|error| {
-            Trouble::Refused(format!("its functions cannot be loaded: {}", error.details()))
-        })?;
-        Ok(())
+    /// Waits until a server that was not known before is connected.
+    async fn wait_for(&self, node: &Rc<Node>) -> Result<(), Trouble> {
+        for _ in 0..TRYAGAIN_TIMES {
+            if node.is_up() {
+                return Ok(());
+            }
+            sleep(TRYAGAIN_PAUSE).await;
+        }
+        Err(Trouble::Away)
     }
 
     fn arguments(&self, kind: Kind, ops: Vec<Op>) -> Vec<Value> {
@@ -290,60 +302,32 @@ impl Link {
     }
 }
 
-/// An operation, and where its answer goes.
-type Asked = (Op, oneshot::Sender<Result<Reply, Trouble>>);
-
-impl Replicated {
-    /// Calls, and waits until enough replicas have what was written. `WAIT` counts only what its
-    /// own connection wrote, so both must have gone over one: its number is asked before and after.
-    async fn call(
-        &self,
-        slot: u16,
-        fcall: CustomCommand,
-        args: Vec<Value>,
-    ) -> Result<Value, Failed> {
-        let pipeline = self.client.pipeline();
-        let wait_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        let id = || (command("CLIENT", slot), vec![Value::from_static_str("ID")]);
-        let wait = (command("WAIT", slot), vec![number(u64::from(self.replicas)), number(wait_ms)]);
-        for (command, args) in [id(), (fcall, args), wait, id()] {
-            pipeline.custom::<(), _>(command, args).await?;
+/// Answers those who asked.
+fn tell(askers: Vec<Asker>, replies: Result<Vec<Value>, Trouble>) {
+    match replies {
+        Ok(replies) => {
+            for (asker, reply) in askers.into_iter().zip(replies) {
+                // It may have gone away.
+                let _ = asker.send(Reply::of(reply));
+            }
         }
-        let replies: [Value; 4] = pipeline
-            .all::<Vec<Value>>()
-            .await?
-            .try_into()
-            .map_err(|_| Trouble::odd("a pipeline is not answered one by one"))?;
-        let [before, reply, confirmed, after] = replies;
-        let confirmed = if before == after { confirmed.as_i64().unwrap_or_default() } else { 0 };
-        if confirmed < i64::from(self.replicas) {
-            return Err(Trouble::Unreplicated { confirmed, wanted: self.replicas }.into());
+        Err(trouble) => {
+            for asker in askers {
+                let _ = asker.send(Err(trouble.clone()));
+            }
         }
-        Ok(reply)
-    }
-}
-
-/// Why a call has no replies.
-enum Failed {
-    Call(Error),
-    Known(Trouble),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::Call(error)
-    }
-}
-
-impl From<Trouble> for Failed {
-    fn from(trouble: Trouble) -> Self {
-        Self::Known(trouble)
     }
 }
 
 /// What an error of fred's means for what was asked.
 pub(super) fn trouble_of(error: &Error) -> Trouble {
     let said = error.details().to_owned();
+    // Words of fred's, not of Redis': of what was under way, and of what was not sent.
+    if said.starts_with("Too many failed write") {
+        return Trouble::Unknown(said);
+    } else if said.starts_with("Failed to route") {
+        return Trouble::Away;
+    }
     match error.kind() {
         ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Protocol => {
             Trouble::Unknown(said)
@@ -362,16 +346,6 @@ pub(super) fn trouble_of(error: &Error) -> Trouble {
     }
 }
 
-fn command(name: &'static str, slot: u16) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::Custom(slot), false)
-}
-
-fn number(number: u64) -> Value {
-    Value::from(number.to_string())
-}
-
-/// The functions that run inside of Redis.
-const LIBRARY: &str = include_str!("otter.lua");
 /// Calls under way at once, of each function: enough to keep the line busy, few enough that what
 /// comes meanwhile gathers.
 const CALLS_MAX: usize = 8;
@@ -381,6 +355,14 @@ const CALLS_PER_SLOT_MAX: usize = 2;
 const OPS_MAX: usize = 256;
 /// How often the state of the connection is looked at.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at who has which slots.
+const CHART_PAUSE: Duration = Duration::from_secs(30);
+/// The same while a server is away, and somebody may take its place.
+const CHART_PAUSE_BROKEN: Duration = Duration::from_millis(250);
+/// A function that is gone again at once was removed by somebody who wants that.
+const LOADS: u32 = 2;
+/// As many nodes may send a call on.
+const REDIRECTIONS: u32 = 5;
 /// A slot that is being moved answers soon.
 const TRYAGAIN_TIMES: u32 = 20;
 const TRYAGAIN_PAUSE: Duration = Duration::from_millis(25);

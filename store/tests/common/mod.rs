@@ -31,6 +31,9 @@ pub(crate) enum Which {
     Embedded,
     #[cfg(feature = "redis")]
     Redis,
+    /// Redis Cluster; not one of [`Which::ALL`], because it is slow.
+    #[cfg(feature = "redis")]
+    Cluster,
 }
 
 impl Which {
@@ -50,6 +53,7 @@ pub(crate) struct Bench {
     pub(crate) operator: Operator,
     pub(crate) open: Open,
     pub(crate) desk: Desk,
+    which: Which,
 }
 
 /// An open store.
@@ -93,12 +97,25 @@ impl Bench {
     pub(crate) fn at(which: Which, directory: TempDir) -> Self {
         let now_ms = Arc::new(AtomicU64::new(START_MS));
         #[cfg(feature = "redis")]
-        if which == Which::Redis {
-            redis::empty();
+        match which {
+            Which::Redis => redis::empty(),
+            Which::Cluster => redis::empty_cluster(),
+            Which::Memory | Which::Embedded => {}
         }
         let open = Open::new(which, directory.path(), &now_ms);
         let (operator, desk) = (open.operator(), open.desk());
-        Self { directory, now_ms, operator, open, desk }
+        Self { directory, now_ms, operator, open, desk, which }
+    }
+
+    /// A store on the Redis of these options, which keeps its own time and what it has.
+    #[cfg(feature = "redis")]
+    pub(crate) fn on_redis(options: RedisOptions) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let redis = Redis::open(directory.path(), options).expect("a store");
+        let open = Open::Redis(redis);
+        let (operator, desk) = (open.operator(), open.desk());
+        let now_ms = Arc::new(AtomicU64::new(START_MS));
+        Self { directory, now_ms, operator, open, desk, which: Which::Redis }
     }
 
     /// Another thread's side of the same store.
@@ -117,7 +134,7 @@ impl Bench {
             #[cfg(feature = "redis")]
             Open::Redis(redis) => {
                 redis.close();
-                Which::Redis
+                self.which
             }
             open @ (Open::Memory(_) | Open::Closed) => {
                 self.open = open;
@@ -267,8 +284,8 @@ impl Open {
             }
             Which::Embedded => Self::Embedded(open_embedded(directory, now_ms)),
             #[cfg(feature = "redis")]
-            Which::Redis => {
-                let mut options = RedisOptions::new(redis::url());
+            Which::Redis | Which::Cluster => {
+                let mut options = RedisOptions::new(redis::url(which == Which::Cluster));
                 options.clock = Some(redis::steady(now_ms));
                 Self::Redis(Redis::open(directory, options).expect("a store"))
             }
@@ -309,16 +326,25 @@ mod redis {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use otter_tests::redis::RedisServer;
+    use otter_tests::redis::{RedisCluster, RedisServer};
 
     thread_local! {
         static SERVER: RedisServer = RedisServer::start();
+        static CLUSTER: RedisCluster = RedisCluster::start(3, 0);
         static HIGHEST_MS: Arc<AtomicU64> = Arc::default();
     }
 
     pub(crate) fn empty() {
         let _alone = super::alone();
         SERVER.with(|server| server.call(&["FLUSHALL"]));
+        HIGHEST_MS.with(|highest_ms| highest_ms.store(0, Ordering::SeqCst));
+    }
+
+    pub(crate) fn empty_cluster() {
+        let _alone = super::alone();
+        CLUSTER.with(|cluster| {
+            cluster.nodes().iter().for_each(|node| drop(node.call(&["FLUSHALL"])));
+        });
         HIGHEST_MS.with(|highest_ms| highest_ms.store(0, Ordering::SeqCst));
     }
 
@@ -331,8 +357,8 @@ mod redis {
         })
     }
 
-    pub(crate) fn url() -> String {
-        SERVER.with(RedisServer::url)
+    pub(crate) fn url(of_cluster: bool) -> String {
+        if of_cluster { CLUSTER.with(RedisCluster::url) } else { SERVER.with(RedisServer::url) }
     }
 }
 
@@ -360,6 +386,13 @@ impl Desk {
         self.next += batch.len() as u64;
         self.store.submit(&mut batch);
         assert!(batch.is_empty(), "submit takes all");
+    }
+
+    /// What has come so far, with the numbers of the questions, which count from 0.
+    pub(crate) fn collect(&mut self) -> Vec<(u64, Answer<Image>)> {
+        let mut answers = Vec::new();
+        self.store.collect(&mut answers);
+        answers.into_iter().map(|(ticket, answer)| (ticket.0, answer)).collect()
     }
 
     /// Waits for the answers to the questions that were asked last.

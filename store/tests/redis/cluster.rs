@@ -1,0 +1,134 @@
+//! Redis Cluster: slots that move, nodes that die or forget.
+
+use std::time::Instant;
+
+use otter_protocol::DeviceId;
+use otter_store::Target;
+use otter_tests::redis::{RedisCluster, RedisOptions, wait_for};
+
+use crate::common::{Bench, check_in, grant, recording};
+use crate::life::{Home, is_away, options, wait_until_served, whole_life};
+
+#[test]
+fn devices_live_on_a_cluster() {
+    let cluster = RedisCluster::start(3, 1);
+    let mut bench = Bench::on_redis(options(cluster.url()));
+    for letter in ['a', 'b', 'c'] {
+        whole_life(&mut bench, letter);
+    }
+    // A node that lost its functions is given them again.
+    for node in cluster.nodes().iter().take(3) {
+        node.call(&["FUNCTION", "FLUSH"]);
+    }
+    whole_life(&mut bench, 'd');
+}
+
+#[test]
+fn slots_move_while_they_are_used() {
+    let cluster = RedisCluster::start(3, 0);
+    let mut bench = Bench::on_redis(options(cluster.url()));
+    let home = Home::new(&mut bench, 'a');
+    // Redis wants all keys of a call on one side meanwhile, so a device that has no tokens may have
+    // to wait until the slot is moved. This one always has a token.
+    let release = bench.publish(home.owner, Target::All, b"image").offer.release;
+    let kept = bench.grant(home.owner, home.device, grant(Some(release)));
+    for round in 0..3 {
+        let slot = cluster.slot(&format!("dev:{{{}}}", home.device));
+        let to = (cluster.owner(slot) + 1) % 3;
+        let mut serve = |moment: &str| {
+            let version = format!("{round}.{moment}");
+            let answer = bench.desk.ask(home.check_in(&version));
+            assert!(!is_away(&answer), "{round}: {moment}");
+            assert_eq!(home.version(&mut bench.desk), Some(version));
+            let token = home.token(&mut bench);
+            assert!(bench.claim(token) && !bench.claim(token));
+        };
+        serve("before");
+        cluster.begin_migration(slot, to);
+        serve("begun");
+        cluster.migrate_keys(slot, to);
+        serve("moved");
+        cluster.end_migration(slot, to);
+        serve("ended");
+    }
+    assert!(bench.claim(kept) && !bench.claim(kept));
+}
+
+#[test]
+fn keys_of_one_device_that_are_on_two_nodes_are_waited_for() {
+    let cluster = RedisCluster::start(3, 0);
+    let mut bench = Bench::on_redis(options(cluster.url()));
+    let home = Home::new(&mut bench, 'a');
+    let token = home.token(&mut bench);
+    let name = format!("dev:{{{}}}", home.device);
+    let slot = cluster.slot(&name);
+    let (from, to) = (cluster.owner(slot), (cluster.owner(slot) + 1) % 3);
+    cluster.begin_migration(slot, to);
+    // Only the device goes; its tokens stay behind: both nodes answer TRYAGAIN.
+    cluster.migrate_key(from, to, &name);
+    let mut desk = bench.another_desk();
+    desk.submit(vec![home.check_in("9.9.9")]);
+    assert!(desk.collect().is_empty(), "nobody can answer yet");
+    cluster.migrate_keys(slot, to);
+    cluster.end_migration(slot, to);
+    assert!(!is_away(&desk.answers(1)[0]), "it was asked again");
+    assert_eq!(home.version(&mut bench.desk).as_deref(), Some("9.9.9"));
+    assert!(bench.claim(token) && !bench.claim(token));
+}
+
+#[test]
+fn a_dead_master_concerns_its_own_slots_only() {
+    // By default a cluster refuses everybody while one master is dead.
+    let redis = RedisOptions {
+        more: vec!["cluster-require-full-coverage no".to_owned()],
+        ..RedisOptions::default()
+    };
+    let mut cluster = RedisCluster::start_with(3, 1, &redis);
+    let mut bench = Bench::on_redis(options(cluster.url()));
+    let home = Home::new(&mut bench, 'a');
+    // Devices by id, whose owner is asked with them, so both must be elsewhere than on the dead.
+    let owner_of = |name: &str| cluster.owner(cluster.slot(name));
+    let catalog = owner_of(&format!("ak:{}", home.owner));
+    let dead = (catalog + 1) % 3;
+    let on = |node: usize| {
+        let ids = (0..=255_u8).map(|n| DeviceId([n; 16]));
+        let mut found = ids.filter(|id| owner_of(&format!("dev:{{{id}}}")) == node);
+        Home { device: found.next().expect("a device of each node"), ..home }
+    };
+    let (here, there) = (on(catalog), on(dead));
+    for home in [here, there] {
+        let record = recording(home.owner, Some(home.device), Some(check_in()));
+        assert!(bench.record(record).is_some());
+    }
+    // So that the replica has it all, too.
+    wait_for("the replica", || {
+        let node = &cluster.nodes()[dead + 3];
+        let key = format!("dev:{{{}}}", there.device);
+        let mut client = node.client();
+        client.call(&["READONLY"]);
+        (client.call(&["EXISTS", &key]).integer() == 1).then_some(())
+    });
+    cluster.node_mut(dead).kill();
+    let killed = Instant::now();
+    let (mut served, mut slowest) = (0, std::time::Duration::ZERO);
+    let mut rounds = 0;
+    wait_for("the slots of the dead", || {
+        rounds += 1;
+        let asked = Instant::now();
+        let is_served = !is_away(&bench.desk.ask(here.identify()));
+        let is_kept = !is_away(&bench.desk.ask(here.check_in("2.0.0")));
+        slowest = slowest.max(asked.elapsed());
+        served += u32::from(is_served && is_kept);
+        (!is_away(&bench.desk.ask(there.identify()))).then_some(())
+    });
+    eprintln!(
+        "back after {:?}; others {served} of {rounds}, at most {slowest:?}",
+        killed.elapsed()
+    );
+    assert_eq!(served, rounds, "others were served all the time");
+    assert!(bench.operator.trouble().is_none());
+    wait_until_served(&mut bench.desk, &there.check_in("3.0.0"));
+    assert_eq!(there.version(&mut bench.desk).as_deref(), Some("3.0.0"));
+    cluster.restart(dead);
+    whole_life(&mut bench, 'b');
+}

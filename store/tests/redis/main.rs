@@ -1,0 +1,8 @@
+//! The Redis store on real servers that are killed, paused, moved, full or wrong.
+#![cfg(feature = "redis")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cluster;
+mod life;
