@@ -118,6 +118,24 @@ impl Bench {
         Self { directory, now_ms, operator, open, desk, which: Which::Redis }
     }
 
+    /// Closes it and opens it again with these options.
+    #[cfg(feature = "redis")]
+    pub(crate) fn reopen_on(&mut self, options: RedisOptions) {
+        self.close();
+        self.open = Open::Redis(Redis::open(self.directory.path(), options).expect("a store"));
+        self.operator = self.open.operator();
+        self.desk = self.open.desk();
+    }
+
+    /// What an operator of Redis should know.
+    #[cfg(feature = "redis")]
+    pub(crate) fn warnings(&self) -> &[String] {
+        match &self.open {
+            Open::Redis(redis) => redis.warnings(),
+            Open::Memory(_) | Open::Embedded(_) | Open::Closed => &[],
+        }
+    }
+
     /// Another thread's side of the same store.
     pub(crate) fn another_desk(&self) -> Desk {
         self.open.desk()

@@ -5,4 +5,6 @@
 mod common;
 
 mod cluster;
+mod cuts;
 mod life;
+mod outage;
