@@ -5,6 +5,7 @@
 mod common;
 
 mod cluster;
+mod connecting;
 mod cuts;
 mod life;
 mod outage;
