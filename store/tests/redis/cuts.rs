@@ -119,7 +119,7 @@ fn a_claim_whose_answer_was_lost_is_never_given() {
 fn records_whose_answers_were_lost_leave_one_device() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.address());
-    let mut issuer = Bench::on_redis(options(server.url()));
+    let issuer = Bench::on_redis(options(server.url()));
     let (owner, _) = issuer.owner('a');
     let mut bench = Bench::on_redis(options(format!("redis://{}", proxy.address())));
     proxy.set(Rule::Answers { of: "otter_write", one_in: 3, random: Random::new(3) });

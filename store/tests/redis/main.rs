@@ -8,4 +8,6 @@ mod cluster;
 mod connecting;
 mod cuts;
 mod life;
+mod many;
 mod outage;
+mod replicas;
