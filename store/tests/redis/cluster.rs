@@ -25,8 +25,11 @@ fn devices_live_on_a_cluster() {
 
 #[test]
 fn slots_move_while_they_are_used() {
-    let cluster = RedisCluster::start(3, 0);
-    let mut bench = Bench::on_redis(options(cluster.url()));
+    let cluster = RedisCluster::start(3, 1);
+    // Waiting for replicas goes with the slot.
+    let mut waiting = options(cluster.url());
+    waiting.replicas = 1;
+    let mut bench = Bench::on_redis(waiting);
     let home = Home::new(&mut bench, 'a');
     // Redis wants all keys of a call on one side meanwhile, so a device that has no tokens may have
     // to wait until the slot is moved. This one always has a token.
