@@ -192,12 +192,12 @@ impl Link {
         match self.nodes.of(slot).filter(|node| node.is_up()) {
             Some(node) => {
                 self.status.sent(count);
-                let number = node.begin(kind, askers);
-                let replies = self.replies(Rc::clone(&node), kind, ops, count).await;
+                let mut place = Place::at(node, kind, askers);
+                let replies = self.replies(&mut place, kind, ops, count).await;
                 if let Err(trouble) = &replies {
                     self.status.failed(trouble);
                 }
-                tell(node.end(number, replies.is_ok()), replies);
+                tell(place.end(replies.is_ok()), replies);
             }
             None => tell(askers, Err(Trouble::Away)),
         }
@@ -210,7 +210,7 @@ impl Link {
     /// One reply for each operation.
     async fn replies(
         &self,
-        mut node: Rc<Node>,
+        place: &mut Place,
         kind: Kind,
         ops: Vec<Op>,
         count: usize,
@@ -219,7 +219,7 @@ impl Link {
         let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
         let mut asking = false;
         loop {
-            let error = match node.fcall(kind, args.clone(), asking).await {
+            let error = match place.node.fcall(kind, args.clone(), asking).await {
                 Ok(Value::Array(replies)) if replies.len() == count => return Ok(replies),
                 Ok(_) => return Err(Trouble::odd("a call is not answered one by one")),
                 Err(Failed::Known(trouble)) => return Err(trouble),
@@ -228,14 +228,15 @@ impl Link {
             // In all of these cases nothing was carried out.
             if loads > 0 && error.details().contains("Function not found") {
                 loads -= 1;
-                node.load().await?;
+                place.node.load().await?;
             } else if let Some(to) = Redirection::read(error.details())
                 && redirections > 0
             {
                 redirections -= 1;
-                node = self.nodes.redirect(&node, &to).ok_or(Trouble::Away)?;
+                let node = self.nodes.redirect(&place.node, &to).ok_or(Trouble::Away)?;
                 asking = to.asking;
                 self.wait_for(&node).await?;
+                place.go(node, kind);
             } else if patience > 0 && error.details().starts_with("TRYAGAIN") {
                 patience -= 1;
                 sleep(TRYAGAIN_PAUSE).await;
@@ -299,6 +300,29 @@ impl Link {
             }));
         }
         args
+    }
+}
+
+/// Where a call is under way, under which number.
+struct Place {
+    node: Rc<Node>,
+    number: u64,
+}
+
+impl Place {
+    fn at(node: Rc<Node>, kind: Kind, askers: Vec<Asker>) -> Self {
+        let number = node.begin(kind, askers);
+        Self { node, number }
+    }
+
+    /// The call goes on at another server. Whoever was told already stays told.
+    fn go(&mut self, node: Rc<Node>, kind: Kind) {
+        let askers = self.end(true);
+        *self = Self::at(node, kind, askers);
+    }
+
+    fn end(&self, is_answered: bool) -> Vec<Asker> {
+        self.node.end(self.number, is_answered)
     }
 }
 

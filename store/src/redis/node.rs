@@ -99,7 +99,10 @@ impl Node {
         if !self.client.is_connected() {
             false
         } else if self.is_up() {
+            // Claims that cannot be made now are no reason to turn others away.
             !self.is_stalled(patience)
+        } else if self.replicated.as_ref().is_some_and(|claims| !claims.client.is_connected()) {
+            false
         } else {
             let ping = self.client.ping::<Value>(None);
             matches!(timeout(patience, ping).await, Ok(Ok(_)))

@@ -148,7 +148,7 @@ impl Nodes {
         self.known.borrow_mut().retain(|_, node| {
             let stays = has_slots(node);
             if !stays {
-                node.set_up(false);
+                // It first answers what is under way.
                 let node = Rc::clone(node);
                 task::spawn_local(async move { node.leave().await });
             }

@@ -1,8 +1,8 @@
 //! Redis Cluster: slots that move, nodes that die or forget.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use otter_protocol::DeviceId;
+use otter_protocol::{DeviceId, Query};
 use otter_store::Target;
 use otter_tests::redis::{RedisCluster, RedisOptions, wait_for};
 
@@ -79,6 +79,24 @@ fn keys_of_one_device_that_are_on_two_nodes_are_waited_for() {
     assert!(bench.claim(token) && !bench.claim(token));
 }
 
+/// A node, a device that is elsewhere with its owner, and one that is on that node.
+fn on_two_nodes(cluster: &RedisCluster, bench: &mut Bench, home: Home) -> (usize, Home, Home) {
+    let owner_of = |name: &str| cluster.owner(cluster.slot(name));
+    let catalog = owner_of(&format!("ak:{}", home.owner));
+    let other = (catalog + 1) % 3;
+    let on = |node: usize| {
+        let ids = (0..=255_u8).map(|n| DeviceId([n; 16]));
+        let mut found = ids.filter(|id| owner_of(&format!("dev:{{{id}}}")) == node);
+        Home { device: found.next().expect("a device of each node"), ..home }
+    };
+    let (here, there) = (on(catalog), on(other));
+    for home in [here, there] {
+        let record = recording(home.owner, Some(home.device), Some(check_in()));
+        assert!(bench.record(record).is_some());
+    }
+    (other, here, there)
+}
+
 #[test]
 fn a_dead_master_concerns_its_own_slots_only() {
     // By default a cluster refuses everybody while one master is dead.
@@ -89,20 +107,7 @@ fn a_dead_master_concerns_its_own_slots_only() {
     let mut cluster = RedisCluster::start_with(3, 1, &redis);
     let mut bench = Bench::on_redis(options(cluster.url()));
     let home = Home::new(&mut bench, 'a');
-    // Devices by id, whose owner is asked with them, so both must be elsewhere than on the dead.
-    let owner_of = |name: &str| cluster.owner(cluster.slot(name));
-    let catalog = owner_of(&format!("ak:{}", home.owner));
-    let dead = (catalog + 1) % 3;
-    let on = |node: usize| {
-        let ids = (0..=255_u8).map(|n| DeviceId([n; 16]));
-        let mut found = ids.filter(|id| owner_of(&format!("dev:{{{id}}}")) == node);
-        Home { device: found.next().expect("a device of each node"), ..home }
-    };
-    let (here, there) = (on(catalog), on(dead));
-    for home in [here, there] {
-        let record = recording(home.owner, Some(home.device), Some(check_in()));
-        assert!(bench.record(record).is_some());
-    }
+    let (dead, here, there) = on_two_nodes(&cluster, &mut bench, home);
     // So that the replica has it all, too.
     wait_for("the replica", || {
         let node = &cluster.nodes()[dead + 3];
@@ -113,7 +118,7 @@ fn a_dead_master_concerns_its_own_slots_only() {
     });
     cluster.node_mut(dead).kill();
     let killed = Instant::now();
-    let (mut served, mut slowest) = (0, std::time::Duration::ZERO);
+    let (mut served, mut slowest) = (0, Duration::ZERO);
     let mut rounds = 0;
     wait_for("the slots of the dead", || {
         rounds += 1;
@@ -134,4 +139,78 @@ fn a_dead_master_concerns_its_own_slots_only() {
     assert_eq!(there.version(&mut bench.desk).as_deref(), Some("3.0.0"));
     cluster.restart(dead);
     whole_life(&mut bench, 'b');
+}
+
+#[test]
+fn a_paused_node_holds_nobody_else_up() {
+    let mut cluster = RedisCluster::start(3, 0);
+    let mut patient = options(cluster.url());
+    patient.timeout = Duration::from_secs(4);
+    let mut bench = Bench::on_redis(patient);
+    let home = Home::new(&mut bench, 'a');
+    let (node, here, there) = on_two_nodes(&cluster, &mut bench, home);
+    cluster.nodes()[node].pause();
+    let paused = Instant::now();
+    let mut waiting = bench.another_desk();
+    waiting.submit((0..1000).map(|_| there.identify()).collect());
+    let mut answers = Vec::new();
+    wait_for("those who ask it to be told", || {
+        assert!(!is_away(&bench.desk.ask(here.identify())), "the others answer");
+        assert!(!is_away(&bench.desk.ask(here.check_in("2.0.0"))));
+        answers.extend(waiting.collect());
+        (answers.len() == 1000).then_some(())
+    });
+    assert!(answers.iter().all(|(_, answer)| is_away(answer)));
+    assert!(is_away(&bench.desk.ask(there.identify())));
+    assert!(
+        paused.elapsed() < Duration::from_secs(4),
+        "after a quarter of the timeout, and at once"
+    );
+    cluster.nodes()[node].resume();
+    wait_until_served(&mut bench.desk, &there.check_in("3.0.0"));
+    cluster.wait_until_ok();
+
+    // All of them at once, as after a loss of power.
+    for number in 0..3 {
+        cluster.node_mut(number).kill();
+    }
+    wait_for("the outage to be seen", || bench.operator.trouble());
+    assert!(is_away(&bench.desk.ask(here.identify())));
+    for number in 0..3 {
+        cluster.node_mut(number).restart();
+    }
+    cluster.wait_until_ok();
+    // They kept nothing on disk: nobody is known, and they say so.
+    wait_until_served(&mut bench.desk, &here.identify());
+    wait_until_served(&mut bench.desk, &there.identify());
+    assert_eq!(here.version(&mut bench.desk), None);
+    whole_life(&mut bench, 'b');
+}
+
+#[test]
+fn a_node_that_hands_over_loses_nobody() {
+    let mut cluster = RedisCluster::start(3, 1);
+    let mut waiting = options(cluster.url());
+    waiting.replicas = 1;
+    let mut bench = Bench::on_redis(waiting);
+    let home = Home::new(&mut bench, 'a');
+    let (node, _, there) = on_two_nodes(&cluster, &mut bench, home);
+    let heir = node + 3;
+    cluster.nodes()[heir].call(&["CLUSTER", "FAILOVER"]);
+    let mut versions = 0..;
+    wait_for("the other to be master", || {
+        let version = format!("1.0.{}", versions.next()?);
+        assert!(!is_away(&bench.desk.ask(there.check_in(&version))), "{version}");
+        assert_eq!(there.version(&mut bench.desk), Some(version));
+        (cluster.nodes()[heir].info("role").as_deref() == Some("master")).then_some(())
+    });
+    cluster.wait_until_ok();
+    let token = there.token(&mut bench);
+    wait_until_served(&mut bench.desk, &Query::Start { token });
+    assert!(bench.claim(token) && !bench.claim(token));
+    // One that is away when a server starts keeps it from nothing but its own slots.
+    let dead = (node + 1) % 3;
+    cluster.node_mut(dead).kill();
+    let mut other = Bench::on_redis(options(cluster.url()));
+    wait_until_served(&mut other.desk, &there.identify());
 }

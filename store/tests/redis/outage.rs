@@ -249,13 +249,22 @@ fn values_that_make_no_sense_concern_nobody_else() {
     ];
     for (key, field, queries) in hashes {
         let value = server.call(&["HGET", key, field]).text();
-        for odd in ["", "nonsense", "\u{fffd} 1 2", "1 2 3 4 5 6"] {
-            server.call(&["HSET", key, field, odd]);
+        for odd in [&b""[..], b"nonsense", b"\xff\xfe 1 2", b"1 2 3 4 5 6"] {
+            server.call(&[b"HSET", key.as_bytes(), field.as_bytes(), odd]);
             bench.reopen_on(options(server.url()));
-            assert_only(&mut bench, &queries, &good, &format!("{key} {field} {odd}"));
+            assert_only(&mut bench, &queries, &good, &format!("{key} {field} {odd:?}"));
         }
         server.call(&["HSET", key.as_str(), field, &value]);
     }
+    // An answer may begin with what looks like the mark of a failure, or end early.
+    let pointer = server.call(&["KEYS", "ott:*"]).items()[0].text();
+    let value = server.call(&["GET", &pointer]).text();
+    for odd in [&b"!"[..], b"", b"a b", b"\xff", format!("{} ", bad.device).as_bytes()] {
+        server.call(&[b"SET", pointer.as_bytes(), odd]);
+        bench.reopen_on(options(server.url()));
+        assert_only(&mut bench, &redeem(), &good, &format!("{pointer} {odd:?}"));
+    }
+    server.call(&["SET", &pointer, &value]);
     // Keys that nobody can read are no keys; the owner is known all the same.
     let keys = format!("ak:{owner}");
     let value = server.call(&["GET", &keys]).text();
@@ -280,3 +289,21 @@ fn values_that_make_no_sense_concern_nobody_else() {
 
 /// How long a call may take. A quarter of it is what it takes to notice a server that stopped.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_password_that_is_changed_is_an_outage_until_it_is_changed_back() {
+    let redis = RedisOptions { password: Some("secret".to_owned()), ..RedisOptions::default() };
+    let server = RedisServer::start_with(redis);
+    let mut bench = Bench::on_redis(options(server.url()));
+    let home = Home::new(&mut bench, 'a');
+    server.call(&["CONFIG", "SET", "requirepass", "other"]);
+    // The killed connection may be the one that asks for it.
+    let _ = server.client().try_call(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let trouble = wait_for("the reason", || {
+        bench.operator.trouble().filter(|trouble| trouble.contains("WRONGPASS"))
+    });
+    assert!(!trouble.contains("secret"), "{trouble}");
+    assert!(is_away(&bench.ask(home.identify())));
+    server.call(&["CONFIG", "SET", "requirepass", "secret"]);
+    wait_until_served(&mut bench.desk, &home.identify());
+}
