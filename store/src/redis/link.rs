@@ -264,7 +264,7 @@ impl Link {
 
     /// Waits until a server that was not known before is connected.
     async fn wait_for(&self, node: &Rc<Node>) -> Result<(), Trouble> {
-        for _ in 0..TRYAGAIN_TIMES {
+        for _ in 0..CONNECT_TIMES {
             if node.is_up() {
                 return Ok(());
             }
@@ -387,6 +387,8 @@ const CHART_PAUSE_BROKEN: Duration = Duration::from_millis(250);
 const LOADS: u32 = 2;
 /// As many nodes may send a call on.
 const REDIRECTIONS: u32 = 5;
+/// A server that others speak of is there soon.
+const CONNECT_TIMES: u32 = 40;
 /// A slot that is being moved answers soon.
 const TRYAGAIN_TIMES: u32 = 20;
 const TRYAGAIN_PAUSE: Duration = Duration::from_millis(25);

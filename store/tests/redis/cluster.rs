@@ -192,6 +192,8 @@ fn a_node_that_hands_over_loses_nobody() {
     let mut cluster = RedisCluster::start(3, 1);
     let mut waiting = options(cluster.url());
     waiting.replicas = 1;
+    // The old master lets writes wait until the new one has everything.
+    waiting.timeout = Duration::from_secs(20);
     let mut bench = Bench::on_redis(waiting);
     let home = Home::new(&mut bench, 'a');
     let (node, _, there) = on_two_nodes(&cluster, &mut bench, home);
