@@ -91,14 +91,17 @@ pub(crate) struct Serve {
     /// How the log on stderr looks [default: human]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
-    /// Where facts are kept: embedded (in the data directory), memory (until the end), or the URL of
-    /// a Redis or Valkey, such as redis://127.0.0.1:6379 [default: embedded]
+    /// Where facts are kept: embedded (in the data directory), memory (until the end), or the URL
+    /// of a Redis or Valkey, such as redis://127.0.0.1:6379 [default: embedded]
     ///
     /// Other forms: rediss:// (TLS), redis-sentinel://, redis-cluster://, redis+unix://. Commands
     /// that find no server on the data directory look into OTTER_STORE and otter.toml, so set it
     /// there to use them without one; a password is not seen by other users there, either.
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<StoreChoice>,
+    /// What drives the connections of devices [default: mio]
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) runtime: Option<RuntimeKind>,
 }
 
 /// How the log looks.
@@ -109,6 +112,16 @@ pub(crate) enum LogFormat {
     Human,
     /// One JSON object a line
     Json,
+}
+
+/// What drives the connections of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RuntimeKind {
+    /// One event loop per core: the least CPU and memory
+    Mio,
+    /// One tokio runtime per core: the same bytes
+    Tokio,
 }
 
 #[derive(Debug, Subcommand)]

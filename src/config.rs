@@ -10,11 +10,12 @@ use figment::error::{Error, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
 use otter_mio::Options;
 use otter_protocol::{Config, StatusMode};
-use otter_store::{EmbeddedOptions, MemoryOptions, RedisOptions};
+use otter_store::{EmbeddedOptions, ImageOptions, MemoryOptions, RedisOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{LogFormat, Serve};
+use crate::cli::{LogFormat, RuntimeKind, Serve};
 use crate::failure::Failure;
+use crate::secret::Secret;
 use crate::store::StoreChoice;
 
 /// Every setting there is. `docs/configuration.md` says what each means; a test keeps the two
@@ -24,6 +25,7 @@ use crate::store::StoreChoice;
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) workers: usize,
+    pub(crate) runtime: RuntimeKind,
     pub(crate) store: StoreChoice,
     pub(crate) log_format: LogFormat,
     pub(crate) image_bytes_max: u64,
@@ -36,7 +38,11 @@ pub(crate) struct Settings {
     drain_timeout_s: u64,
 
     accept_key_hash: bool,
+    images: Option<PathBuf>,
     images_open_max: usize,
+    image_origins: Vec<String>,
+    pub(crate) image_listen: Option<SocketAddr>,
+    pub(crate) image_secret: Option<Secret>,
     group_writes_max: usize,
     redis_ca: Option<PathBuf>,
     redis_timeout_ms: u64,
@@ -77,6 +83,7 @@ impl Settings {
         let flags = Flags {
             listen: flags.listen,
             workers: flags.workers,
+            runtime: flags.runtime,
             store: flags.store.clone(),
             log_format: flags.log_format,
             config: flags.config.clone(),
@@ -146,7 +153,7 @@ impl Settings {
     pub(crate) fn embedded(&self) -> EmbeddedOptions {
         let mut options = EmbeddedOptions::default();
         options.accept_key_hash = self.accept_key_hash;
-        options.images_open_max = self.images_open_max;
+        options.images = self.images();
         options.group_writes_max = self.group_writes_max;
         options
     }
@@ -155,7 +162,20 @@ impl Settings {
     pub(crate) fn memory(&self) -> MemoryOptions {
         let mut options = MemoryOptions::default();
         options.accept_key_hash = self.accept_key_hash;
-        options.images_open_max = self.images_open_max;
+        options.images = self.images();
+        options
+    }
+
+    /// Where images lie and come from.
+    fn images(&self) -> ImageOptions {
+        let mut options = ImageOptions::default();
+        options.shared.clone_from(&self.images);
+        options.open_max = self.images_open_max;
+        options.origins.addresses.clone_from(&self.image_origins);
+        options.origins.secret = self.image_secret.as_ref().map(|s| s.reveal().to_owned());
+        options.origins.on_failure = Some(Arc::new(|origin, reason| {
+            tracing::warn!(origin, reason, "an image could not be fetched or put");
+        }));
         options
     }
 
@@ -167,16 +187,19 @@ impl Settings {
         options.replicas = self.token_replicas;
         options.replicas_timeout = Duration::from_millis(self.token_replicas_timeout_ms);
         options.accept_key_hash = self.accept_key_hash;
-        options.images_open_max = self.images_open_max;
+        options.images = self.images();
         options
     }
 
     fn load(data: &Path, flags: &Flags) -> Result<Self, Failure> {
         let settings: Self = Figment::from(Serialized::defaults(Self::default()))
             .merge(file(data, flags)?)
-            .merge(
-                Env::prefixed(ENV_PREFIX).filter(|key| is_key(&key.as_str().to_ascii_lowercase())),
-            )
+            .merge(Env::prefixed(ENV_PREFIX).filter(|key| {
+                let key = key.as_str().to_ascii_lowercase();
+                is_key(&key) && key != IMAGE_SECRET
+            }))
+            // As it is: digits alone would be read as a number.
+            .merge(Serialized::defaults(Literal { image_secret: std::env::var(ENV_SECRET).ok() }))
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| explain(&error))?;
@@ -221,6 +244,7 @@ impl Settings {
             return Err(invalid("headers_max", &format!("must be at most {HEADERS_MOST}")));
         }
         self.check_times()?;
+        self.check_images()?;
         match &self.public_url {
             Some(url) if !is_origin(url) || url.len() > PUBLIC_URL_BYTES_MAX => {
                 let rule = format!(
@@ -230,6 +254,23 @@ impl Settings {
                 Err(invalid("public_url", &rule))
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Who may have the images of this server?
+    fn check_images(&self) -> Result<(), Failure> {
+        match (&self.image_secret, self.image_listen) {
+            (Some(secret), _) if !secret.is_good() => {
+                let rule = "must have at least 32 characters, none of them a blank; `openssl rand \
+                            -hex 32` makes a good one";
+                Err(invalid(IMAGE_SECRET, rule))
+            }
+            (None, Some(listen)) if !listen.ip().is_loopback() => {
+                let rule = "needs `image_secret`, unless it is a loopback address: whoever \
+                            reaches it could fetch every image";
+                Err(invalid("image_listen", rule))
+            }
+            (Some(_) | None, _) => Ok(()),
         }
     }
 
@@ -291,6 +332,7 @@ impl Default for Settings {
         Self {
             listen,
             workers: 0,
+            runtime: RuntimeKind::Mio,
             store: StoreChoice::Embedded,
             log_format: LogFormat::Human,
             image_bytes_max: 64 << 20,
@@ -302,7 +344,11 @@ impl Default for Settings {
             turn_bytes_max: driver.turn_bytes_max,
             drain_timeout_s: driver.drain_timeout.as_secs(),
             accept_key_hash: embedded.accept_key_hash,
-            images_open_max: embedded.images_open_max,
+            images: None,
+            images_open_max: embedded.images.open_max,
+            image_origins: Vec::new(),
+            image_listen: None,
+            image_secret: None,
             group_writes_max: embedded.group_writes_max,
             redis_ca: None,
             redis_timeout_ms: millis(redis.timeout),
@@ -357,11 +403,20 @@ struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<RuntimeKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<StoreChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_format: Option<LogFormat>,
     #[serde(skip)]
     config: Option<PathBuf>,
+}
+
+/// What a variable says is taken as it stands.
+#[derive(Serialize)]
+struct Literal {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_secret: Option<String>,
 }
 
 /// The file: the one that was named, which must exist, or the data directory's own.
@@ -463,6 +518,9 @@ fn millis(duration: Duration) -> u64 {
 const ENV_PREFIX: &str = "OTTER_";
 /// The variable that names the configuration file.
 const ENV_CONFIG: &str = "OTTER_CONFIG";
+/// The key of [`ENV_SECRET`].
+const IMAGE_SECRET: &str = "image_secret";
+const ENV_SECRET: &str = "OTTER_IMAGE_SECRET";
 /// Variables of ours that are no settings, without the prefix.
 const ENV_OTHERS: [&str; 3] = ["DATA", "CONFIG", "LOG"];
 /// The configuration file inside the data directory.
@@ -566,6 +624,9 @@ mod tests {
             ("public_url = \"http://x/y\"", ["`public_url`", "host"]),
             ("public_url = \"http://x\\\"\"", ["`public_url`", "host"]),
             ("public_url = \"http://\"", ["`public_url`", "host"]),
+            ("image_secret = \"short\"", ["`image_secret`", "32 characters"]),
+            ("image_listen = \"0.0.0.0:1\"", ["`image_listen`", "needs `image_secret`"]),
+            ("image_origins = \"http://a\"", ["`image_origins`", "otter.toml"]),
             ("status_mode = \"odd\"", ["found `odd`", "one of thinx, http"]),
             ("listen = \"7442\"", ["`listen`", "otter.toml"]),
         ] {

@@ -17,6 +17,7 @@ use crate::beneath::Directory;
 use crate::bundle;
 use crate::client::Client;
 use crate::deploy::Content;
+use crate::devices::Devices;
 use crate::failure::{Context, Failure};
 use crate::output::Output;
 use crate::played::{Answer, Played};
@@ -201,8 +202,12 @@ impl Stage {
         let address = server.local_addr();
         let devices =
             server.spawn(|_, wake| store.store(wake)).context(|| "cannot serve".to_owned())?;
-        let admin =
-            Admin::new(store.operator(), Config::default(), IMAGE_BYTES_MAX, Some(devices.clone()));
+        let admin = Admin::new(
+            store.operator(),
+            Config::default(),
+            IMAGE_BYTES_MAX,
+            Some(Devices::Mio(devices.clone())),
+        );
         let operator = Client::here(admin::router(admin))?;
         let made: OwnerName = operator.post("/owners", &OwnerWanted::default())?;
         let wanted = KeyWanted { owner: made.owner.clone(), alias: None };

@@ -12,7 +12,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use otter_mio::{Handle, Server};
 use otter_protocol::Report;
 use otter_store::OpenError;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -22,8 +21,10 @@ use tokio::sync::oneshot;
 use crate::admin::{self, Admin};
 use crate::cli::Serve;
 use crate::config::{self, Settings};
+use crate::devices::{DeviceServer, Devices};
 use crate::failure::{Context, Failure};
 use crate::first_run;
+use crate::images::ImageListener;
 use crate::limits;
 use crate::logs;
 use crate::output::Output;
@@ -46,6 +47,10 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     let operator = store.operator();
     let server = bind(&settings)?;
     let http = server.local_addr();
+    let images = settings.image_listen.map(|listen| {
+        ImageListener::start(listen, settings.image_secret.as_ref(), operator.clone())
+    });
+    let images = images.transpose()?;
     let (socket, listener) = Socket::bind(&data)?;
     let devices = store.serve(server)?;
     let admin = Admin::new(
@@ -58,9 +63,12 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     if let Some(text) = first_run::welcome(&operator, &data, socket.path(), http)? {
         output.note(&text);
     }
-    output.line(&format!("ready http={http} admin={}", socket.path().display()))?;
+    let to_servers = images.as_ref().map(|images| format!(" images={}", images.address()));
+    let to_servers = to_servers.unwrap_or_default();
+    output.line(&format!("ready http={http}{to_servers} admin={}", socket.path().display()))?;
     tracing::info!(%http, data = %data.display(), "ready");
     let ended = wait(devices, sender, &events);
+    images.into_iter().for_each(ImageListener::stop);
     control.stop();
     drop(socket);
     store.close();
@@ -181,14 +189,14 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bind(settings: &Settings) -> Result<Server, Failure> {
+fn bind(settings: &Settings) -> Result<DeviceServer, Failure> {
     let mut options = settings.driver();
     options.connections_max = limits::make_room(options.connections_max);
     if tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG) {
         options.on_report = Some(Arc::new(log_request));
     }
     let listen = settings.listen;
-    Server::bind(options).map_err(|error| {
+    DeviceServer::bind(settings.runtime, options).map_err(|error| {
         let text = format!("cannot listen on {listen}: {error}");
         let kind = error.kind();
         if kind == io::ErrorKind::AddrInUse {
@@ -221,7 +229,7 @@ fn log_request(report: &Report, peer: Option<SocketAddr>) {
 }
 
 /// Waits for a signal and the drain after it, or for the workers to end by themselves.
-fn wait(devices: Handle, sender: Sender<Event>, events: &Receiver<Event>) -> io::Result<()> {
+fn wait(devices: Devices, sender: Sender<Event>, events: &Receiver<Event>) -> io::Result<()> {
     let workers = devices.clone();
     thread::Builder::new().name("otter-join".to_owned()).spawn(move || {
         // Its receiver is there until this arrives.

@@ -215,6 +215,26 @@ pub(crate) struct Health {
     pub(crate) uptime_s: u64,
     /// Most bytes of an image.
     pub(crate) image_bytes_max: u64,
+    /// Where images are fetched from, in the order in which that is tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) image_origins: Vec<OriginEntry>,
+}
+
+/// One origin of images.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct OriginEntry {
+    pub(crate) origin: String,
+    /// Are published images put there?
+    pub(crate) takes_images: bool,
+    /// Images that it gave.
+    pub(crate) fetched: u64,
+    /// Times that it failed, other than by not having an image.
+    pub(crate) failed: u64,
+    /// The last such failure, and when it was in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure_at: Option<u64>,
 }
 
 /// Any failure.

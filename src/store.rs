@@ -6,11 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use otter_mio::{Handle, Server};
 use otter_store::{Embedded, Memory, OpenError, Operator, Redis};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
+use crate::devices::{DeviceServer, Devices};
 use crate::failure::{Context, Failure};
 
 /// Which store.
@@ -102,7 +102,7 @@ impl AnyStore {
         }
     }
 
-    pub(crate) fn serve(&self, server: Server) -> Result<Handle, Failure> {
+    pub(crate) fn serve(&self, server: DeviceServer) -> Result<Devices, Failure> {
         match self {
             Self::Embedded(store) => server.spawn(|_, wake| store.store(wake)),
             Self::Memory(store) => server.spawn(|_, wake| store.store(wake)),
@@ -127,7 +127,13 @@ impl From<OpenError> for Failure {
             OpenError::Locked { .. } => Self::conflict(text),
             OpenError::Redis { .. } => Self::unavailable(text)
                 .hint("is it running, and is the URL of --store or OTTER_STORE right?"),
-            _ => Self::failed(text),
+            OpenError::Directory { .. }
+            | OpenError::Foreign { .. }
+            | OpenError::Newer { .. }
+            | OpenError::Damaged { .. }
+            | OpenError::Database { .. }
+            | OpenError::Thread { .. }
+            | _ => Self::failed(text),
         }
     }
 }

@@ -411,7 +411,7 @@ fn without_descriptors_accepting_pauses_and_recovers() {
     let name = "in_a_process_of_its_own_without_descriptors";
     let own = std::env::current_exe().expect("a path");
     let ended = Command::new(own)
-        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+        .args([name, "--ignored", "--nocapture", "--test-threads=1"])
         .output()
         .expect("it starts");
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();

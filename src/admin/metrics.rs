@@ -17,9 +17,6 @@ use prometheus_client::registry::Registry;
 use super::{Admin, ask};
 use crate::failure::Failure;
 
-/// The device side of this process.
-pub(crate) type Served = otter_mio::Handle;
-
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Result<impl IntoResponse, Failure> {
     let text = ask(&admin, |admin| render(families(admin))).await?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))
@@ -55,6 +52,7 @@ fn families(admin: &Admin) -> Vec<Family> {
     ];
     let stats = admin.operator.stats();
     families.extend(of_store(&stats));
+    families.extend(of_origins(&stats));
     families.extend(stats.redis.iter().flat_map(of_redis));
     if let Some(served) = &admin.served {
         families.extend(of_devices(&served.counters()));
@@ -98,6 +96,24 @@ fn of_store(stats: &StoreStats) -> Vec<Family> {
         ),
         histogram("store_commit_seconds", "Time to make a commit durable", &stats.commit_us, 1e6),
         histogram("store_group_writes", "Writes in a commit", &stats.group_writes, 1.0),
+    ]
+}
+
+fn of_origins(stats: &StoreStats) -> Vec<Family> {
+    let fetches = [
+        ("fetched", stats.fetches_total),
+        ("missing", stats.fetches_missing_total),
+        ("unreachable", stats.fetches_unreachable_total),
+        ("refused", stats.fetches_refused_total),
+        ("wrong", stats.fetches_wrong_total),
+        ("unkept", stats.fetches_unkept_total),
+    ];
+    let puts = [("put", stats.images_put_total), ("failed", stats.images_unput_total)];
+    vec![
+        labelled("image_fetches", "Attempts at origins of images", "outcome", fetches),
+        counter("image_fetched_bytes", "Bytes of fetched images", stats.fetched_bytes_total),
+        gauge("image_fetches_open", "Images on their way or in the queue", stats.fetches_open),
+        labelled("image_puts", "Published images put to an origin", "outcome", puts),
     ]
 }
 
@@ -379,6 +395,7 @@ mod tests {
     #[test]
     fn the_documentation_lists_exactly_these_metrics() {
         let mut families = of_store(&StoreStats::default());
+        families.extend(of_origins(&StoreStats::default()));
         families.extend(of_devices(&Counters::default()));
         let mut existing: Vec<_> = families
             .iter()

@@ -11,19 +11,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use otter_protocol::{Config, DeviceId, OwnerId};
-use otter_store::{Operator, OperatorError};
+use otter_store::{Operator, OperatorError, OriginState};
 use serde::de::DeserializeOwned;
 
+use crate::devices::Devices;
 use crate::failure::{Failure, Kind};
-use crate::shapes::{Health, Refused};
+use crate::shapes::{Health, OriginEntry, Refused};
 
 mod devices;
 mod metrics;
 mod owners;
 mod releases;
 mod tokens;
-
-pub(crate) use metrics::Served;
 
 /// What the admin API works on.
 pub(crate) struct Admin {
@@ -33,7 +32,7 @@ pub(crate) struct Admin {
     started: Instant,
     started_unix: u64,
     /// The device side of this process, if it has one.
-    served: Option<Served>,
+    served: Option<Devices>,
 }
 
 impl Admin {
@@ -41,7 +40,7 @@ impl Admin {
         operator: Operator,
         core: Config,
         image_bytes_max: u64,
-        served: Option<Served>,
+        served: Option<Devices>,
     ) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -87,7 +86,21 @@ async fn health(State(admin): State<Arc<Admin>>) -> Result<Json<Health>, Failure
         pid: std::process::id(),
         uptime_s: admin.started.elapsed().as_secs(),
         image_bytes_max: admin.image_bytes_max,
+        image_origins: admin.operator.origins().into_iter().map(origin).collect(),
     }))
+}
+
+fn origin(state: OriginState) -> OriginEntry {
+    let (failure_at, failure) =
+        state.last_failure.map(|failure| (failure.unix_s, failure.reason)).unzip();
+    OriginEntry {
+        origin: state.origin,
+        takes_images: state.takes_images,
+        fetched: state.fetched_total,
+        failed: state.failed_total,
+        failure,
+        failure_at,
+    }
 }
 
 async fn no_route() -> Failure {
@@ -184,7 +197,9 @@ impl From<OperatorError> for Failure {
             OperatorError::NotFound { .. } => Self::not_found(text),
             OperatorError::Conflict { .. } => Self::conflict(text),
             OperatorError::Invalid { .. } => Self::failed(text),
-            OperatorError::Unavailable { .. } => Self::unavailable(text),
+            OperatorError::Unavailable { .. } | OperatorError::Origin { .. } => {
+                Self::unavailable(text)
+            }
             other => Self::internal(other.to_string()),
         }
     }

@@ -215,7 +215,7 @@ fn decide_job(job: &Job, shared: &Shared, now_ms: u64, plan: &mut Plan) -> Answe
     // Files are looked at before the tables are locked. This thread alone changes the tables, so
     // the token still speaks of the same image afterwards.
     let image = job.write.token().and_then(|token| shared.tables().image_of(token));
-    let intact = image.is_none_or(|(name, size)| shared.images.intact(&name, size));
+    let intact = image.is_none_or(|(name, size)| shared.depot.images.intact(&name, size));
     shared.tables().decide(&job.write, now_ms, &minted, intact, plan)
 }
 

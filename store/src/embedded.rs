@@ -11,9 +11,10 @@ use rusqlite::Connection;
 
 use crate::clock::{self, Clock};
 use crate::committer::{Committer, Message};
+use crate::depot::{Depot, ImageOptions};
 use crate::error::OpenError;
 use crate::image::Image;
-use crate::images::{Images, create_directory};
+use crate::images::create_directory;
 use crate::job::{Job, Promise};
 use crate::load::load;
 use crate::lock::Lock;
@@ -66,9 +67,8 @@ pub struct EmbeddedOptions {
     pub accept_key_hash: bool,
     /// The clock. Default the system's.
     pub clock: Clock,
-    /// How many images are kept open for the next request. Default 64. Beyond: the one that was
-    /// used least recently is closed as soon as no transfer needs it.
-    pub images_open_max: usize,
+    /// Where images lie, and where those come from that do not lie there.
+    pub images: ImageOptions,
     /// How many writes one commit carries at most. Default 1024, least 1. Beyond: the next commit.
     pub group_writes_max: usize,
 }
@@ -78,7 +78,7 @@ impl Default for EmbeddedOptions {
         Self {
             accept_key_hash: false,
             clock: clock::system(),
-            images_open_max: 64,
+            images: ImageOptions::default(),
             group_writes_max: 1024,
         }
     }
@@ -88,7 +88,7 @@ impl fmt::Debug for EmbeddedOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbeddedOptions")
             .field("accept_key_hash", &self.accept_key_hash)
-            .field("images_open_max", &self.images_open_max)
+            .field("images", &self.images)
             .field("group_writes_max", &self.group_writes_max)
             .finish_non_exhaustive()
     }
@@ -102,7 +102,7 @@ impl Embedded {
     pub fn open(directory: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
         create_directory(directory)?;
         let lock = Lock::take(directory)?;
-        let images = Images::open(directory, options.images_open_max)?;
+        let depot = Depot::open(directory, &options.images, true)?;
         let path = directory.join("otter.db");
         let mut database = schema::open(&path)?;
         let mut tables = Tables { accept_key_hash: options.accept_key_hash, ..Tables::default() };
@@ -110,7 +110,7 @@ impl Embedded {
             load(&mut database, &mut tables).map_err(|error| schema::failed(&path, error))?;
         let reader = Arc::new(Mutex::new(Some(schema::open_reader(&path)?)));
         let unneeded = tables.images_unneeded();
-        let shared = Arc::new(Shared::new(tables, images, options.clock, highest_ms));
+        let shared = Arc::new(Shared::new(tables, depot, options.clock, highest_ms));
         shared.sweep(&unneeded);
         let (messages, received) = mpsc::channel();
         let committer =
@@ -190,7 +190,7 @@ impl Store for EmbeddedStore {
 
     fn collect(&mut self, answers: &mut Vec<(Ticket, Answer<Image>)>) {
         self.ready.receive(&self.inbox);
-        self.ready.collect(&self.shared, answers);
+        self.ready.collect(&self.shared.depot, &self.inbox, answers);
     }
 }
 

@@ -79,6 +79,14 @@ pub enum OpenError {
         /// What the database said.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// An origin of images cannot be one.
+    #[error("cannot fetch images from {origin}: {reason}")]
+    Origin {
+        /// The origin, as it was given.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Redis cannot be reached, or will not do.
     #[cfg(feature = "redis")]
     #[error("cannot use Redis: {reason}")]
@@ -116,6 +124,14 @@ pub enum OperatorError {
     #[error("{reason}")]
     Invalid {
         /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The image could not be put where other servers fetch it.
+    #[error("cannot put the image to {origin}: {reason}; nothing was published, try again")]
+    Origin {
+        /// The origin.
+        origin: String,
+        /// What it said, or what the network did.
         reason: String,
     },
     /// The store cannot keep anything now: the disk is full, read-only or failing, or Redis is

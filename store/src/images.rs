@@ -1,5 +1,4 @@
-//! The directory of images, `<data>/images/<sha256, 64 hex digits>`, and those of them that are
-//! open.
+//! The directory of images, `<sha256, 64 hex digits>` each, and those of them that are open.
 //!
 //! A file is opened without following links, must be regular and exactly as long as its release
 //! says, and stays open for the next request: one file, one mapping, however many devices fetch
@@ -18,6 +17,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use otter_protocol::id::hex_text;
 use ring::digest::{Context, SHA256};
@@ -34,50 +34,61 @@ pub(crate) type ImageName = [u8; 32];
 pub(crate) struct Images {
     pub(crate) directory: OwnedFd,
     pub(crate) incoming: OwnedFd,
+    used: Used,
     open_max: usize,
     known: Mutex<Known>,
     refused_total: AtomicU64,
 }
 
 impl Images {
-    /// Opens `<data>/images`, creates it if need be, and removes what an interrupted publication
-    /// left in it.
+    /// Opens a directory of images, creates it if need be, and removes what was interrupted while
+    /// it was copied in.
     ///
     /// # Errors
     /// [`OpenError::Directory`] if it cannot be used.
-    pub(crate) fn open(data: &Path, open_max: usize) -> Result<Self, OpenError> {
-        let path = data.join("images");
+    pub(crate) fn open(path: &Path, used: Used, open_max: usize) -> Result<Self, OpenError> {
         let incoming = path.join(INCOMING);
         create_directory(&incoming)?;
-        remove_files_in(&incoming).map_err(at(&incoming))?;
+        let age_min = match used {
+            Used::Alone => Duration::ZERO,
+            Used::Unknown => ABANDONED_AFTER,
+        };
+        remove_files_in(&incoming, age_min).map_err(at(&incoming))?;
         Ok(Self {
-            directory: open_directory(&path)?,
+            directory: open_directory(path)?,
             incoming: open_directory(&incoming)?,
+            used,
             open_max,
             known: Mutex::default(),
             refused_total: AtomicU64::new(0),
         })
     }
 
-    /// The image of this name; `None` if it is not there or not what was published.
+    /// The image of this name; `None` if it is not there or not what was published. What another
+    /// server put there meanwhile is seen.
     pub(crate) fn image(&self, name: &ImageName, size: u64) -> Option<Image> {
         let image = match self.open_already(name) {
             Ok(image) => Some(image),
             Err(doubt) => self.open_again(name, size, doubt),
         };
-        let image = image.filter(|image| image.len() == size);
-        if image.is_none() {
-            self.refused_total.fetch_add(1, Ordering::Relaxed);
-        }
-        image
+        image.filter(|image| image.len() == size)
+    }
+
+    /// The image of this name, however long, if its bytes are what the name says. Reads them all.
+    pub(crate) fn verified(&self, name: &ImageName) -> Option<Image> {
+        let image = self.open_file(name).and_then(Image::map).ok()?;
+        hashes_to(&image, name).then_some(image)
     }
 
     /// Is the image there, and is every opened state of it that a transfer may hold unchanged?
     pub(crate) fn intact(&self, name: &ImageName, size: u64) -> bool {
-        self.image(name, size).is_some()
-            && self.known().entries.get(name).is_none_or(|known| {
-                known.living.iter().filter_map(WeakImage::upgrade).all(|image| image.unchanged())
-            })
+        let Some(_image) = self.image(name, size) else {
+            self.refused();
+            return false;
+        };
+        self.known().entries.get(name).is_none_or(|known| {
+            known.living.iter().filter_map(WeakImage::upgrade).all(|image| image.unchanged())
+        })
     }
 
     /// Keeps a file from being removed until [`Images::let_go`].
@@ -101,11 +112,9 @@ impl Images {
         self.remove_unless(name, false, known);
     }
 
-    /// Hashes the file of this name; true if it is what its name says.
-    pub(crate) fn verify(&self, name: &ImageName, size: u64) -> bool {
-        self.open_file(name)
-            .and_then(Image::map)
-            .is_ok_and(|image| image.len() == size && hashes_to(&image, name))
+    /// An image was asked for and could not be given.
+    pub(crate) fn refused(&self) {
+        self.refused_total.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often an image was asked for and could not be given, since the store was opened.
@@ -181,12 +190,26 @@ impl Images {
 
     /// A file that cannot be removed is only a waste of room, so a failure has no consequence.
     fn unlink(&self, name: &ImageName) {
+        if self.used != Used::Alone {
+            return;
+        }
         let _ = rustix::fs::unlinkat(&self.directory, file_name(name), AtFlags::empty());
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Who uses a directory of images. Only a store that knows all releases that its images are for may
+/// remove one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Used {
+    /// This store alone: what no release and no token of it needs is removed.
+    Alone,
+    /// Perhaps others, too, or for facts that others know: nothing is removed, and what lies in
+    /// `.incoming` may still be on its way.
+    Unknown,
 }
 
 /// Creates a directory of ours and those above it, readable by nobody else.
@@ -271,9 +294,20 @@ fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
     rustix::fs::open(path, flags, Mode::empty()).map_err(|error| at(path)(error.into()))
 }
 
-fn remove_files_in(directory: &Path) -> io::Result<()> {
+/// Removes the files that nobody wrote to for so long. One that another server removes at the same
+/// time is no failure.
+fn remove_files_in(directory: &Path, age_min: Duration) -> io::Result<()> {
+    let now = SystemTime::now();
     for entry in fs::read_dir(directory)? {
-        fs::remove_file(entry?.path())?;
+        let path = entry?.path();
+        let removed = fs::symlink_metadata(&path).and_then(|metadata| {
+            let age = now.duration_since(metadata.modified()?).unwrap_or_default();
+            if age >= age_min { fs::remove_file(&path) } else { Ok(()) }
+        });
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
     Ok(())
 }
@@ -300,5 +334,7 @@ fn hash_of(image: &Image) -> io::Result<ImageName> {
     Ok(hash)
 }
 
+/// No copy that is still under way has been silent for so long.
+const ABANDONED_AFTER: Duration = Duration::from_secs(86_400);
 /// Where images are written aside.
 const INCOMING: &str = ".incoming";

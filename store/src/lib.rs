@@ -71,7 +71,14 @@
 //! - **What is asked about one device is done in the order in which it was asked.** Writes about
 //!   different devices may be reordered within a group.
 //! - **Deadlines stand on the store's clock**, which never goes back ([`Clock`]).
-//! - **An image is given whole or not at all**: see [`Image`].
+//! - **An image is given whole or not at all**: see [`Image`]. One that has to be fetched first
+//!   holds up nobody but those who asked for it.
+//!
+//! # Features
+//!
+//! - `origins` (off by default): images that do not lie here are fetched from other servers or
+//!   object storage, and publications are put there; see `ImageOptions::origins`. It brings tokio,
+//!   hyper, rustls and `object_store`; without it the store has no network code.
 //!
 //! Layout, schema, backup and figures: `docs/store.md`.
 
@@ -82,6 +89,7 @@ use std::sync::Arc;
 pub use otter_protocol::{Answer, Query};
 
 pub use clock::Clock;
+pub use depot::ImageOptions;
 pub use embedded::{Embedded, EmbeddedOptions, EmbeddedStore};
 pub use error::{OpenError, OperatorError, Subject};
 pub use image::{Identity, Image};
@@ -89,14 +97,18 @@ pub use memory::{Memory, MemoryOptions, MemoryStore};
 pub use operator::{
     DeviceChange, DeviceFilter, DeviceRow, KEY_ALIAS_BYTES_MAX, KeyRow, NewKey, Operator, OwnerRow,
 };
+#[cfg(feature = "origins")]
+pub use origin::{OnFailure, OriginFailure, OriginOptions, OriginState};
 pub use publishing::{IssuedToken, Judge, NewRelease, Published, ReleaseRow, Target};
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisOptions, RedisStore};
 pub use staging::Staged;
 pub use stats::{Buckets, RedisStats, StoreStats};
 
+mod aside;
 mod clock;
 mod committer;
+mod depot;
 mod embedded;
 mod error;
 mod image;
@@ -108,6 +120,8 @@ mod load;
 mod lock;
 mod memory;
 mod operator;
+#[cfg(feature = "origins")]
+mod origin;
 mod publishing;
 #[cfg(feature = "redis")]
 mod redis;
@@ -142,8 +156,8 @@ pub trait Store: Send + 'static {
     /// Takes all queries of one turn and leaves the vector empty, with its room. Never blocks on
     /// the disk.
     ///
-    /// Reads are answered at once, of the moment before the writes of the same turn. Writes are
-    /// answered when they are durable.
+    /// Reads are answered at once, of the moment before the writes of the same turn, unless an
+    /// image has to be fetched first. Writes are answered when they are durable.
     fn submit(&mut self, queries: &mut Vec<(Ticket, Query)>);
 
     /// Appends the answers that are ready, in any order. Never blocks. An image that is not open

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use otter_protocol::{Answer, Query};
 
 use crate::clock::{self, Clock};
+use crate::depot::{Depot, ImageOptions};
 use crate::error::OpenError;
 use crate::image::Image;
-use crate::images::Images;
 use crate::job::Outcome;
 use crate::operator::Operator;
-use crate::shared::{Ready, Shared};
+use crate::shared::{Inbox, Ready, Shared};
 use crate::tabled::Tabled;
 use crate::tables::{Change, Details, Plan, Tables, Write};
 use crate::{Store, Ticket, Wake};
@@ -53,14 +53,13 @@ pub struct MemoryOptions {
     pub accept_key_hash: bool,
     /// The clock. Default the system's.
     pub clock: Clock,
-    /// How many images are kept open for the next request. Default 64. Beyond: the one that was
-    /// used least recently is closed as soon as no transfer needs it.
-    pub images_open_max: usize,
+    /// Where images lie, and where those come from that do not lie there.
+    pub images: ImageOptions,
 }
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { accept_key_hash: false, clock: clock::system(), images_open_max: 64 }
+        Self { accept_key_hash: false, clock: clock::system(), images: ImageOptions::default() }
     }
 }
 
@@ -68,32 +67,35 @@ impl fmt::Debug for MemoryOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryOptions")
             .field("accept_key_hash", &self.accept_key_hash)
-            .field("images_open_max", &self.images_open_max)
+            .field("images", &self.images)
             .finish_non_exhaustive()
     }
 }
 
 impl Memory {
-    /// Opens an empty store whose images lie in `directory/images`; the directory is created if
-    /// it is not there.
+    /// Opens an empty store whose images lie in `directory/images`, unless its options say
+    /// otherwise; the directory is created if it is not there.
     ///
     /// # Errors
-    /// [`OpenError::Directory`] if the directory cannot be used.
+    /// [`OpenError::Directory`] if the directory cannot be used; [`OpenError::Origin`] for an
+    /// origin of images that cannot be one.
     pub fn open(directory: &Path, options: MemoryOptions) -> Result<Self, OpenError> {
-        let images = Images::open(directory, options.images_open_max)?;
+        let depot = Depot::open(directory, &options.images, true)?;
         let tables = Tables {
             accept_key_hash: options.accept_key_hash,
             details: Some(Details::default()),
             ..Tables::default()
         };
-        Ok(Self { shared: Arc::new(Shared::new(tables, images, options.clock, 0)) })
+        Ok(Self { shared: Arc::new(Shared::new(tables, depot, options.clock, 0)) })
     }
 
-    /// The store of one thread. `_wake` is never rung: every answer waits in the same turn.
+    /// The store of one thread. `wake` is rung only for images that had to be fetched from an
+    /// origin: every other answer waits in the same turn.
     #[must_use]
-    pub fn store(&self, _wake: Wake) -> MemoryStore {
+    pub fn store(&self, wake: Wake) -> MemoryStore {
         MemoryStore {
             shared: Arc::clone(&self.shared),
+            inbox: Arc::new(Inbox::new(wake)),
             ready: Ready::default(),
             writes: Vec::new(),
         }
@@ -107,9 +109,9 @@ impl Memory {
 }
 
 /// One thread's side of a [`Memory`] store.
-#[derive(Debug)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
     ready: Ready,
     writes: Vec<(Ticket, Write)>,
 }
@@ -126,7 +128,14 @@ impl Store for MemoryStore {
     }
 
     fn collect(&mut self, answers: &mut Vec<(Ticket, Answer<Image>)>) {
-        self.ready.collect(&self.shared, answers);
+        self.ready.receive(&self.inbox);
+        self.ready.collect(&self.shared.depot, &self.inbox, answers);
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
     }
 }
 
@@ -136,7 +145,7 @@ fn write_now(shared: &Shared, write: &Write) -> Answer<()> {
     let now_ms = shared.clock.now_ms();
     change_now(shared, now_ms, |tables, plan| {
         let image = write.token().and_then(|token| tables.image_of(token));
-        let intact = image.is_none_or(|(name, size)| shared.images.intact(&name, size));
+        let intact = image.is_none_or(|(name, size)| shared.depot.images.intact(&name, size));
         tables.decide(write, now_ms, &minted, intact, plan)
     })
 }

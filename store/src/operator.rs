@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use otter_protocol::{Alias, ApiKey, DeviceId, Mac, Offer, Offered, OwnerId};
 
+use crate::depot::Depot;
 use crate::error::{OperatorError, Subject};
+use crate::image::Image;
 use crate::job::Outcome;
+#[cfg(feature = "origins")]
+use crate::origin::OriginState;
 use crate::publishing::Publication;
 use crate::stats::StoreStats;
 
@@ -50,6 +54,7 @@ pub(crate) trait Facts: Send + Sync {
     fn set_device(&self, device: DeviceId, change: DeviceChange) -> Outcome<DeviceRow>;
     fn stats(&self) -> StoreStats;
     fn trouble(&self) -> Option<String>;
+    fn depot(&self) -> &Depot;
 }
 
 /// An owner, as operators see it.
@@ -231,6 +236,20 @@ impl Operator {
 }
 
 impl Operator {
+    /// The image of this SHA-256 if it lies here and is whole, for another server that fetches it.
+    /// Reads all of it; never asks an origin.
+    #[must_use]
+    pub fn image(&self, sha256: &[u8; 32]) -> Option<Image> {
+        self.backing.depot().images.verified(sha256)
+    }
+
+    /// Where images are fetched from and how that went, in the order in which they are tried.
+    #[cfg(feature = "origins")]
+    #[must_use]
+    pub fn origins(&self) -> Vec<OriginState> {
+        self.backing.depot().origins()
+    }
+
     /// Why the store cannot answer now, for a health check; `None` while it can.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {

@@ -97,13 +97,15 @@ impl Operator {
         self.backing.stage(source, bytes_max)
     }
 
-    /// Publishes a staged image, atomically: a device sees the old or the new release. `is_update`
-    /// is asked once for each pair of version and environment hash that devices report.
+    /// Publishes a staged image, atomically: a device sees the old or the new release. Where images
+    /// come from an origin that takes them, it is put there first. `is_update` is asked once for
+    /// each pair of version and environment hash that devices report.
     ///
     /// # Errors
     /// [`OperatorError::NotFound`] if the owner does not exist; [`OperatorError::Conflict`] if the
     /// target device belongs to another owner; [`OperatorError::Invalid`] for a text that cannot
-    /// be offered, or an image that was staged in another store.
+    /// be offered, or an image that was staged in another store; [`OperatorError::Origin`] if the
+    /// origin does not take the image.
     pub fn publish(
         &self,
         release: NewRelease,
@@ -184,7 +186,7 @@ pub(crate) trait Publication: Send + Sync {
 impl Publication for Tabled {
     fn stage(&self, source: &mut dyn Read, bytes_max: u64) -> Outcome<Staged> {
         let shared = self.shared();
-        let (images, needs) = (Arc::clone(&shared.images), Arc::clone(shared));
+        let (images, needs) = (Arc::clone(&shared.depot.images), Arc::clone(shared));
         Staged::copy(images, &shared.mint, Some(needs), source, bytes_max)
     }
 
@@ -194,12 +196,16 @@ impl Publication for Tabled {
         image: Staged,
         is_update: Judge<'_>,
     ) -> Outcome<Published> {
-        if !image.belongs_to(&self.shared().images) {
+        if !image.belongs_to(&self.shared().depot.images) {
             return Err(invalid("the image was staged in another store; stage it here"));
         }
         let release = checked(release, &image, &self.shared().mint)?;
         let offer = Arc::clone(&release.offer);
         let (owner, target) = (release.owner, release.target);
+        if self.shared().tables().owners.find(&owner).is_none() {
+            return Err(not_found(Subject::Owner));
+        }
+        self.shared().depot.put(&offer.sha256, offer.size)?;
         self.write(move |tables, now_ms, plan| {
             plan.reads(Touch::Owner(&owner));
             let row = tables.owners.find(&owner).ok_or_else(|| not_found(Subject::Owner))?;

@@ -20,12 +20,12 @@ use otter_protocol::{Answer, Query};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::clock::Clock;
+use crate::depot::{Depot, ImageOptions};
 use crate::error::OpenError;
 use crate::image::Image;
-use crate::images::Images;
 use crate::job::Promise;
 use crate::operator::Operator;
-use crate::shared::{Inbox, with_image};
+use crate::shared::Inbox;
 use crate::stats::{Counters, StoreStats};
 use crate::token::Mint;
 use crate::{Store, Ticket, Wake};
@@ -38,7 +38,9 @@ mod catalog;
 mod connect;
 mod desk;
 mod device;
+mod identify;
 mod keys;
+mod library;
 mod line;
 mod link;
 mod node;
@@ -48,6 +50,7 @@ mod operator;
 mod publication;
 mod queries;
 mod reply;
+mod round;
 mod status;
 mod trouble;
 
@@ -75,7 +78,7 @@ mod trouble;
 #[derive(Debug)]
 pub struct Redis {
     messages: UnboundedSender<Message>,
-    images: Arc<Images>,
+    depot: Arc<Depot>,
     counters: Arc<Counters>,
     status: Arc<Status>,
     counted: Arc<Mutex<StoreStats>>,
@@ -111,9 +114,8 @@ pub struct RedisOptions {
     pub replicas_timeout: Duration,
     /// Accept the SHA-256 of a key in place of the key (docs/wire.md 4). Default false.
     pub accept_key_hash: bool,
-    /// How many images are kept open for the next request. Default 64. Beyond: the one that was
-    /// used least recently is closed as soon as no transfer needs it.
-    pub images_open_max: usize,
+    /// Where images lie, and where those come from that do not lie there. None is ever removed.
+    pub images: ImageOptions,
     /// The clock on which deadlines stand. Default none: Redis' own.
     pub clock: Option<Clock>,
 }
@@ -129,7 +131,7 @@ impl RedisOptions {
             replicas: 0,
             replicas_timeout: Duration::from_millis(500),
             accept_key_hash: false,
-            images_open_max: 64,
+            images: ImageOptions::default(),
             clock: None,
         }
     }
@@ -160,15 +162,16 @@ impl Redis {
     ///
     /// # Errors
     /// [`OpenError::Redis`] if the URL makes no sense or Redis cannot be reached or used;
-    /// [`OpenError::Directory`] if the directory cannot be used.
+    /// [`OpenError::Directory`] if the directory cannot be used; [`OpenError::Origin`] for an
+    /// origin of images that cannot be one.
     pub fn open(directory: &Path, options: RedisOptions) -> Result<Self, OpenError> {
-        let images = Arc::new(Images::open(directory, options.images_open_max)?);
+        let depot = Arc::new(Depot::open(directory, &options.images, false)?);
         let (counters, status) = (Arc::<Counters>::default(), Arc::<Status>::default());
         let (messages, received) = unbounded_channel();
         let (opened, outcome) = mpsc::sync_channel(1);
         let line = line::Line {
             options,
-            images: Arc::clone(&images),
+            images: Arc::clone(&depot.images),
             counters: Arc::clone(&counters),
             status: Arc::clone(&status),
             messages: received,
@@ -183,7 +186,7 @@ impl Redis {
             Err(_) => return Err(OpenError::redis("the thread for it broke off")),
         };
         let (counted, line) = (Arc::default(), Some(thread));
-        Ok(Self { messages, images, counters, status, counted, warnings, line })
+        Ok(Self { messages, depot, counters, status, counted, warnings, line })
     }
 
     /// What an operator should know about this Redis: it may forget, or throw things away.
@@ -199,7 +202,7 @@ impl Redis {
         RedisStore {
             messages: self.messages.clone(),
             status: Arc::clone(&self.status),
-            images: Arc::clone(&self.images),
+            depot: Arc::clone(&self.depot),
             inbox: Arc::new(Inbox::new(wake)),
             bare: Vec::new(),
         }
@@ -210,7 +213,7 @@ impl Redis {
     pub fn operator(&self) -> Operator {
         Operator::new(RedisOperator {
             messages: self.messages.clone(),
-            images: Arc::clone(&self.images),
+            depot: Arc::clone(&self.depot),
             counters: Arc::clone(&self.counters),
             status: Arc::clone(&self.status),
             mint: Mint::new(),
@@ -231,6 +234,7 @@ impl Drop for Redis {
         if let Some(line) = self.line.take() {
             let _ = line.join();
         }
+        self.depot.close();
     }
 }
 
@@ -238,7 +242,7 @@ impl Drop for Redis {
 pub struct RedisStore {
     messages: UnboundedSender<Message>,
     status: Arc<Status>,
-    images: Arc<Images>,
+    depot: Arc<Depot>,
     inbox: Arc<Inbox>,
     /// Answers that still lack their image. Kept from turn to turn for its room.
     bare: Vec<(Ticket, Answer<()>)>,
@@ -266,8 +270,11 @@ impl Store for RedisStore {
 
     fn collect(&mut self, answers: &mut Vec<(Ticket, Answer<Image>)>) {
         self.inbox.append_to(&mut self.bare);
-        let bare = self.bare.drain(..);
-        answers.extend(bare.map(|(ticket, answer)| (ticket, with_image(&self.images, answer))));
+        let filled = self.bare.drain(..).filter_map(|(ticket, answer)| {
+            let answer = self.depot.fill(ticket, answer, &self.inbox)?;
+            Some((ticket, answer))
+        });
+        answers.extend(filled);
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use otter_protocol::{Answer, Query, Redemption, Release};
+use otter_protocol::{Answer, Query};
 
 use crate::clock::{Clock, SteadyClock};
+use crate::depot::Depot;
 use crate::image::Image;
-use crate::images::{ImageName, Images};
+use crate::images::ImageName;
 use crate::stats::Counters;
 use crate::tables::{Tables, Write};
 use crate::token::Mint;
@@ -17,7 +18,7 @@ use crate::{Ticket, Wake};
 #[derive(Debug)]
 pub(crate) struct Shared {
     tables: RwLock<Tables>,
-    pub(crate) images: Arc<Images>,
+    pub(crate) depot: Depot,
     pub(crate) clock: SteadyClock,
     pub(crate) mint: Mint,
     pub(crate) counters: Counters,
@@ -25,10 +26,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(tables: Tables, images: Images, clock: Clock, highest_ms: u64) -> Self {
+    pub(crate) fn new(tables: Tables, depot: Depot, clock: Clock, highest_ms: u64) -> Self {
         Self {
             tables: RwLock::new(tables),
-            images: Arc::new(images),
+            depot,
             clock: SteadyClock::new(clock, highest_ms),
             mint: Mint::new(),
             counters: Counters::default(),
@@ -68,6 +69,7 @@ impl Shared {
     /// From now on every query is answered as unavailable.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.depot.close();
     }
 
     /// Removes the images that nothing needs any more.
@@ -77,14 +79,14 @@ impl Shared {
         }
         let tables = self.tables();
         for image in freed.iter().filter(|image| !tables.image_needed(image)) {
-            self.images.remove(image);
+            self.depot.images.remove(image);
         }
     }
 
     /// A staged image is not held any more; its file goes unless something needs it.
     pub(crate) fn let_go(&self, image: &ImageName) {
         let tables = self.tables();
-        self.images.let_go(image, tables.image_needed(image));
+        self.depot.images.let_go(image, tables.image_needed(image));
     }
 
     /// Why nothing can be answered, if that is so.
@@ -152,38 +154,25 @@ impl Ready {
         inbox.append_to(&mut self.bare);
     }
 
-    /// Gives out what waits. Images are opened here, on the thread that asked.
-    pub(crate) fn collect(&mut self, shared: &Shared, answers: &mut Vec<(Ticket, Answer<Image>)>) {
+    /// Gives out what waits. Images are opened here, on the thread that asked; an answer whose
+    /// image has to be fetched comes back through the inbox.
+    pub(crate) fn collect(
+        &mut self,
+        depot: &Depot,
+        inbox: &Arc<Inbox>,
+        answers: &mut Vec<(Ticket, Answer<Image>)>,
+    ) {
         if answers.is_empty() {
             // The case of every turn: the room is exchanged, and no answer is moved.
             std::mem::swap(answers, &mut self.answers);
         } else {
             answers.append(&mut self.answers);
         }
-        let bare = self.bare.drain(..);
-        answers.extend(bare.map(|(ticket, answer)| (ticket, with_image(&shared.images, answer))));
-    }
-}
-
-/// Puts the image into an answer that still lacks it.
-pub(crate) fn with_image(images: &Images, answer: Answer<()>) -> Answer<Image> {
-    let image_of = |release: Release<()>| {
-        let image = images.image(&release.offer.sha256, release.offer.size)?;
-        Some(Release { offer: release.offer, image })
-    };
-    match answer {
-        Answer::Release(release) => Answer::Release(release.and_then(image_of)),
-        Answer::Redemption(Redemption::Ready { device, release, started, forced }) => {
-            let ready = |release| Redemption::Ready { device, release, started, forced };
-            Answer::Redemption(image_of(release).map_or(Redemption::Nothing, ready))
-        }
-        Answer::Redemption(Redemption::Nothing) => Answer::Redemption(Redemption::Nothing),
-        Answer::Redemption(Redemption::Unknown) => Answer::Redemption(Redemption::Unknown),
-        Answer::Standing(standing) => Answer::Standing(standing),
-        Answer::Recorded(recorded) => Answer::Recorded(recorded),
-        Answer::Kept => Answer::Kept,
-        Answer::Claimed(claimed) => Answer::Claimed(claimed),
-        Answer::Unavailable => Answer::Unavailable,
+        let filled = self.bare.drain(..).filter_map(|(ticket, answer)| {
+            let answer = depot.fill(ticket, answer, inbox)?;
+            Some((ticket, answer))
+        });
+        answers.extend(filled);
     }
 }
 
@@ -213,6 +202,12 @@ impl Inbox {
     /// Leaves the answer to a write that was expected. [`Inbox::ring`] must follow.
     pub(crate) fn leave(&self, ticket: Ticket, answer: Answer<()>) {
         self.expected.fetch_sub(1, Ordering::Relaxed);
+        self.hand_back(ticket, answer);
+    }
+
+    /// Leaves an answer that was taken from the thread to wait for its image. [`Inbox::ring`] must
+    /// follow.
+    pub(crate) fn hand_back(&self, ticket: Ticket, answer: Answer<()>) {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, answer));
         self.waiting.store(true, Ordering::Release);
     }

@@ -47,6 +47,26 @@ pub struct StoreStats {
     pub writes_deferred_total: u64,
     /// Images that could not be opened or were not what was published, in all.
     pub images_refused_total: u64,
+    /// Images that were fetched from an origin, in all.
+    pub fetches_total: u64,
+    /// Bytes of those images, in all.
+    pub fetched_bytes_total: u64,
+    /// Times that an origin did not have an image, in all.
+    pub fetches_missing_total: u64,
+    /// Times that an origin could not be reached, broke off or stood still, in all.
+    pub fetches_unreachable_total: u64,
+    /// Times that an origin refused to give an image, such as for a wrong secret, in all.
+    pub fetches_refused_total: u64,
+    /// Times that an origin gave something else than what was published, in all.
+    pub fetches_wrong_total: u64,
+    /// Times that an image could not be kept, because the disk is full or failing, in all.
+    pub fetches_unkept_total: u64,
+    /// Images that are being fetched or wait for it.
+    pub fetches_open: u64,
+    /// Images that were put to an origin when they were published, in all.
+    pub images_put_total: u64,
+    /// Images that could not be put to an origin, in all: they were not published.
+    pub images_unput_total: u64,
     /// How things stand with Redis, in a store that has one.
     pub redis: Option<RedisStats>,
     /// Writes per commit.
@@ -197,16 +217,18 @@ impl Shared {
     pub(crate) fn stats(&self) -> StoreStats {
         let tables = self.tables();
         let (tokens_open, tokens_started) = tables.tokens.open_and_started();
-        StoreStats {
+        let mut stats = StoreStats {
             owners: tables.owners.rows.len() as u64,
             keys: tables.owners.keys_len() as u64,
             devices: u64::from(tables.devices.len()),
             releases: tables.releases.rows.len() as u64,
             tokens_open,
             tokens_started,
-            images_refused_total: self.images.refused_total(),
             ..self.counters.totals()
-        }
+        };
+        drop(tables);
+        self.depot.count(&mut stats);
+        stats
     }
 }
 

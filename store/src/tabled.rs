@@ -7,6 +7,7 @@ use otter_protocol::{DeviceId, OwnerId};
 use rusqlite::Connection;
 
 use crate::committer::Message;
+use crate::depot::Depot;
 use crate::embedded::Reader;
 use crate::error::{OperatorError, Subject};
 use crate::job::{Outcome, operation};
@@ -191,6 +192,10 @@ impl Facts for Tabled {
 
     fn trouble(&self) -> Option<String> {
         self.shared.trouble()
+    }
+
+    fn depot(&self) -> &Depot {
+        &self.shared.depot
     }
 }
 

@@ -234,7 +234,7 @@ fn one_file_is_opened_once_however_many_ask() {
 fn few_images_are_kept_open() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut options = otter_store::MemoryOptions::default();
-    options.images_open_max = 2;
+    options.images.open_max = 2;
     let memory = otter_store::Memory::open(directory.path(), options).expect("a store");
     let operator = memory.operator();
     let staged: Vec<Staged> =

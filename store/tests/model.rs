@@ -43,9 +43,9 @@ proptest! {
 
 /// With turns of one question each.
 fn one_by_one(steps: Vec<Step>) -> Vec<Step> {
-    let alone = |step| match step {
-        Step::Turn(asked) => asked.into_iter().map(|asked| Step::Turn(vec![asked])).collect(),
-        other => vec![other],
+    let alone = |step| {
+        let Step::Turn(asked) = step else { return vec![step] };
+        asked.into_iter().map(|asked| Step::Turn(vec![asked])).collect()
     };
     steps.into_iter().flat_map(alone).collect()
 }
@@ -512,7 +512,7 @@ impl Side {
     /// A MAC that only this device has.
     fn own_mac(&self, device: DeviceId, mac: Mac) -> Mac {
         let number = self.devices.iter().position(|known| *known == device);
-        let number = number.map_or(1000 + u64::from(device.0[0]), |number| number as u64);
+        let number = number.unwrap_or_else(|| 1000 + usize::from(device.0[0])) as u64;
         let variant = MACS.iter().position(|text| Mac::parse(text) == Some(mac)).unwrap_or(0);
         Mac::from_bits(number << 8 | variant as u64).expect("fits")
     }

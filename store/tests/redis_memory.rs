@@ -39,9 +39,9 @@ fn memory_is_flat() {
         let mut queries: Vec<_> = (first..first + TURN).map(query).collect();
         queries.extend(tokens.drain(..).map(|token| Query::Redeem { token }));
         let answers = bench.desk.ask_all(queries);
-        let issued = answers.iter().filter_map(|answer| match answer {
-            Answer::Recorded(Some(recorded)) => recorded.token,
-            _ => None,
+        let issued = answers.iter().filter_map(|answer| {
+            let Answer::Recorded(Some(recorded)) = answer else { return None };
+            recorded.token
         });
         tokens.extend(issued.step_by(10));
         answers.iter().filter(|answer| matches!(answer, Answer::Unavailable)).count()

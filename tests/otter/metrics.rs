@@ -72,7 +72,7 @@ fn what_happens_is_counted() {
     assert!(text.ends_with("# EOF\n"));
 }
 
-fn scrape(socket: &std::path::Path) -> String {
+pub(crate) fn scrape(socket: &std::path::Path) -> String {
     let (status, text) = admin::raw(socket, "GET", "/metrics", b"");
     assert_eq!(status, 200, "{text}");
     text

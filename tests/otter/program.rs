@@ -76,6 +76,8 @@ pub(crate) struct Server {
     stdout: BufReader<ChildStdout>,
     stderr: Option<JoinHandle<String>>,
     pub(crate) http: SocketAddr,
+    /// Where other servers fetch images, if they may.
+    pub(crate) images: Option<SocketAddr>,
     pub(crate) admin: PathBuf,
 }
 
@@ -105,9 +107,13 @@ impl Server {
             let _ = child.kill();
             panic!("not ready: {line:?}\n{}", reader.join().expect("text"));
         };
+        let (http, images) = match http.split_once(" images=") {
+            Some((http, images)) => (http, Some(images.parse().expect("an address"))),
+            None => (http, None),
+        };
         let http = http.parse().expect("an address");
         let admin = PathBuf::from(admin);
-        Self { child, stdout, stderr: Some(reader), http, admin }
+        Self { child, stdout, stderr: Some(reader), http, images, admin }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -101,7 +101,7 @@ impl Desk {
     async fn check(self: Rc<Self>, owner: OwnerId) -> Result<Rc<Catalog>, Trouble> {
         let known = self.catalogs.borrow().get(&owner).map(Rc::clone);
         let names = [keys::api_keys(&owner), keys::owner(&owner), keys::releases(&owner)];
-        let tag = known.as_ref().map_or_else(String::new, |catalog| catalog.tag.to_string());
+        let tag = known.as_ref().map_or_else(String::new, |catalog| catalog.tag.clone());
         let reply = self.link.ask(Op::read("owner", names).arg(tag)).await?;
         let Some(catalog) = Catalog::read(&owner, reply)? else {
             return known.ok_or_else(|| Trouble::odd("an owner is as nobody knew it"));

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes_utils::Str;
 use otter_protocol::{Alias, Device, DeviceId, Mac, Offered, OwnerId, ReleaseId};
 
-use super::reply::Reply;
+use super::reply::{Reply, Text};
 use super::trouble::Trouble;
 use crate::operator::DeviceRow;
 
@@ -14,7 +13,7 @@ use crate::operator::DeviceRow;
 pub(super) struct Known {
     pub(super) owner: OwnerId,
     pub(super) device: Device,
-    pub(super) platform: Option<Str>,
+    pub(super) platform: Option<Text>,
 }
 
 impl Known {
@@ -23,26 +22,24 @@ impl Known {
     /// # Errors
     /// [`Trouble::Odd`] if they are not what a server of ours wrote.
     pub(super) fn read(udid: DeviceId, reply: &mut Reply) -> Result<Option<Self>, Trouble> {
-        let owner = reply.optional()?;
-        let mac = reply.optional()?;
-        let alias = reply.optional()?;
+        let owner = reply.parsed_if_any(OwnerId::parse)?;
+        let mac = reply.parsed_if_any(mac_from)?;
+        let alias = reply.parsed_if_any(|text| Some(Alias::clean(text)))?.flatten();
         let platform = reply.optional()?;
-        let version = reply.optional()?;
-        let env_hash = reply.optional()?;
+        let version = reply.parsed_if_any(|text| Some(Arc::from(text)))?;
+        let env_hash = reply.parsed_if_any(|text| Some(Arc::from(text)))?;
         let Some(owner) = owner else { return Ok(None) };
-        let owner = OwnerId::parse(&owner).ok_or_else(|| Trouble::odd("a device has no owner"))?;
-        let named = alias.as_deref().and_then(Alias::clean);
         let device = Device {
             id: udid,
-            alias: named.unwrap_or_else(|| Alias::invented(udid)),
-            mac: mac.as_deref().and_then(mac_from),
+            alias: alias.unwrap_or_else(|| Alias::invented(udid)),
+            mac,
             auto_update: reply.flag()?,
             told_auto_update: reply.flag()?,
-            digest: reply.number()?,
-            seen: reply.number()?,
-            offered: reply.optional()?.as_deref().and_then(offered_from),
-            version: version.map(|text| Arc::from(&*text)),
-            env_hash: env_hash.map(|text| Arc::from(&*text)),
+            digest: reply.digits()?,
+            seen: reply.digits()?,
+            offered: reply.parsed_if_any(offered_from)?,
+            version,
+            env_hash,
         };
         Ok(Some(Self { owner, device, platform }))
     }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use otter_protocol::{OwnerId, Query};
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{self, LocalSet};
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 
 use super::connect;
 use super::desk::Desk;
+use super::identify::Plain;
 use super::link::Link;
 use super::status::Status;
 use super::{Message, RedisOptions, adoption};
@@ -56,12 +58,7 @@ impl Line {
         };
         loop {
             match self.messages.recv().await {
-                Some(Message::Queries(queries)) => {
-                    for (query, promise) in queries {
-                        desk.begin();
-                        task::spawn_local(answer(Rc::clone(&desk), query, promise));
-                    }
-                }
+                Some(Message::Queries(queries)) => take(&desk, queries),
                 Some(Message::Errand(errand)) => {
                     task::spawn_local(errand(Rc::clone(&desk)));
                 }
@@ -88,7 +85,33 @@ impl Line {
     }
 }
 
-async fn answer(desk: Rc<Desk>, query: otter_protocol::Query, promise: Promise) {
-    let answer = desk.answer(query).await;
-    desk.end(promise.answer(answer));
+/// Begins to answer the queries of one turn.
+fn take(desk: &Rc<Desk>, queries: Vec<(Query, Promise)>) {
+    // On a cluster one must not wait for the node of another.
+    let together_max = if desk.link.is_cluster() { 1 } else { usize::MAX };
+    let mut together: Vec<(OwnerId, Vec<Plain>)> = Vec::new();
+    for (query, promise) in queries {
+        desk.begin();
+        if let Query::Identify(identify) = query
+            && let (Some(owner), Some(device)) = (identify.owner, identify.device)
+        {
+            let plain = Plain { identify, device, promise };
+            let others = together
+                .iter_mut()
+                .find(|(other, others)| *other == owner && others.len() < together_max);
+            match others {
+                Some((_, others)) => others.push(plain),
+                None => together.push((owner, vec![plain])),
+            }
+        } else {
+            let desk = Rc::clone(desk);
+            task::spawn_local(async move {
+                let answer = desk.answer(query).await;
+                desk.end(promise.answer(answer));
+            });
+        }
+    }
+    for (owner, asked) in together {
+        task::spawn_local(Rc::clone(desk).identify_all(owner, asked));
+    }
 }

@@ -16,14 +16,16 @@ use std::time::Duration;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use fred::util::redis_keyslot;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{sleep, timeout};
 
-use super::node::{Asker, Failed, Node, number};
+use super::library::Library;
+use super::node::{Failed, Node, number};
 use super::nodes::{Nodes, Redirection};
 use super::op::{Arg, Kind, Op};
 use super::reply::Reply;
+use super::round::{Place, Round};
 use super::status::Status;
 use super::trouble::Trouble;
 use crate::clock::Clock;
@@ -31,6 +33,7 @@ use crate::clock::Clock;
 /// The line to Redis, for the thread that owns it.
 pub(super) struct Link {
     pub(super) nodes: Nodes,
+    library: Library,
     clock: Option<Clock>,
     status: Arc<Status>,
     groups: RefCell<HashMap<Group, Gathered>>,
@@ -50,12 +53,13 @@ struct Gathered {
 }
 
 /// An operation, and where its answer goes.
-type Asked = (Op, Asker);
+type Asked = (Op, Place);
 
 impl Link {
     pub(super) fn new(nodes: Nodes, clock: Option<Clock>, status: Arc<Status>) -> Self {
         Self {
             nodes,
+            library: Library::new(),
             clock,
             status,
             groups: RefCell::default(),
@@ -69,17 +73,31 @@ impl Link {
     /// # Errors
     /// See [`Trouble`].
     pub(super) async fn ask(&self, op: Op) -> Result<Reply, Trouble> {
-        let slot = match op.keys.first() {
-            Some(key) if self.nodes.is_cluster() => redis_keyslot(key.as_bytes()),
-            Some(_) | None => 0,
-        };
-        if !self.is_up(slot) {
-            return Err(Trouble::Away);
+        let mut replies = self.ask_all([op]).replies().await;
+        replies.pop().unwrap_or(Err(Trouble::Away))
+    }
+
+    /// Asks several operations, together with all others of this turn.
+    pub(super) fn ask_all(&self, ops: impl IntoIterator<Item = Op>) -> Rc<Round> {
+        let round = Rc::<Round>::default();
+        let mut groups = self.groups.borrow_mut();
+        for op in ops {
+            let place = round.place();
+            let slot = match op.keys.first() {
+                Some(key) if self.is_cluster() => redis_keyslot(key.as_bytes()),
+                Some(_) | None => 0,
+            };
+            if self.is_up(slot) {
+                groups.entry((slot, op.kind)).or_default().ops.push((op, place));
+            }
         }
-        let (answer, answered) = oneshot::channel();
-        self.groups.borrow_mut().entry((slot, op.kind)).or_default().ops.push((op, answer));
         self.turn.notify_one();
-        answered.await.unwrap_or(Err(Trouble::Away))
+        round
+    }
+
+    /// Do questions go to different servers?
+    pub(super) fn is_cluster(&self) -> bool {
+        self.nodes.is_cluster()
     }
 
     fn is_up(&self, slot: u16) -> bool {
@@ -146,10 +164,7 @@ impl Link {
     fn give_up(&self) {
         for ((slot, _), gathered) in self.groups.borrow_mut().iter_mut() {
             if !self.is_up(*slot) {
-                for (_, asker) in gathered.ops.drain(..) {
-                    // It may have gone away.
-                    let _ = asker.send(Err(Trouble::Away));
-                }
+                gathered.ops.clear();
             }
         }
     }
@@ -187,19 +202,17 @@ impl Link {
 
     async fn call(self: Rc<Self>, group: Group, asked: Vec<Asked>) {
         let (slot, kind) = group;
-        let (ops, askers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-        let count = ops.len();
-        match self.nodes.of(slot).filter(|node| node.is_up()) {
-            Some(node) => {
-                self.status.sent(count);
-                let mut place = Place::at(node, kind, askers);
-                let replies = self.replies(&mut place, kind, ops, count).await;
-                if let Err(trouble) = &replies {
-                    self.status.failed(trouble);
-                }
-                tell(place.end(replies.is_ok()), replies);
+        let (ops, places): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        // Otherwise nothing is sent, as the places say when they are dropped.
+        if let Some(node) = self.nodes.of(slot).filter(|node| node.is_up()) {
+            let count = ops.len();
+            self.status.sent(count);
+            let mut visit = Visit::begin(node, kind, places);
+            let replies = self.replies(&mut visit, kind, ops, count).await;
+            if let Err(trouble) = &replies {
+                self.status.failed(trouble);
             }
-            None => tell(askers, Err(Trouble::Away)),
+            tell(visit.end(replies.is_ok()), replies);
         }
         if let Some(gathered) = self.groups.borrow_mut().get_mut(&group) {
             gathered.under_way -= 1;
@@ -210,33 +223,35 @@ impl Link {
     /// One reply for each operation.
     async fn replies(
         &self,
-        place: &mut Place,
+        visit: &mut Visit,
         kind: Kind,
         ops: Vec<Op>,
         count: usize,
-    ) -> Result<Vec<Value>, Trouble> {
+    ) -> Result<Vec<Result<Reply, Trouble>>, Trouble> {
         let args = self.arguments(kind, ops);
         let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
         let mut asking = false;
         loop {
-            let error = match place.node.fcall(kind, args.clone(), asking).await {
-                Ok(Value::Array(replies)) if replies.len() == count => return Ok(replies),
-                Ok(_) => return Err(Trouble::odd("a call is not answered one by one")),
+            let error = match visit.node.fcall(kind, args.clone(), asking).await {
+                Ok(answer) => match answer.into_bytes() {
+                    Some(answer) => return Reply::each(answer, count),
+                    None => return Err(Trouble::odd("a call is answered by no text")),
+                },
                 Err(Failed::Known(trouble)) => return Err(trouble),
                 Err(Failed::Call(error)) => error,
             };
             // In all of these cases nothing was carried out.
             if loads > 0 && error.details().contains("Function not found") {
                 loads -= 1;
-                place.node.load().await?;
+                visit.node.load(&self.library).await?;
             } else if let Some(to) = Redirection::read(error.details())
                 && redirections > 0
             {
                 redirections -= 1;
-                let node = self.nodes.redirect(&place.node, &to).ok_or(Trouble::Away)?;
+                let node = self.nodes.redirect(&visit.node, &to).ok_or(Trouble::Away)?;
                 asking = to.asking;
                 self.wait_for(&node).await?;
-                place.go(node, kind);
+                visit.go(node, kind);
             } else if patience > 0 && error.details().starts_with("TRYAGAIN") {
                 patience -= 1;
                 sleep(TRYAGAIN_PAUSE).await;
@@ -273,16 +288,18 @@ impl Link {
         Err(Trouble::Away)
     }
 
+    /// What the function is called with. Operations of one name and number of arguments that stand
+    /// side by side share their header.
     fn arguments(&self, kind: Kind, ops: Vec<Op>) -> Vec<Value> {
         let keys: usize = ops.iter().map(|op| op.keys.len()).sum();
-        let all = 4 + keys + ops.iter().map(|op| 2 + op.args.len()).sum::<usize>();
+        let all = 3 + keys + ops.iter().map(|op| 3 + op.args.len()).sum::<usize>();
         let mut args = Vec::with_capacity(all);
-        args.push(Value::from_static_str(match kind {
-            Kind::Read => "otter_read_1",
-            Kind::Write | Kind::Replicated => "otter_write_1",
+        args.push(Value::from(match kind {
+            Kind::Read => self.library.read.clone(),
+            Kind::Write | Kind::Replicated => self.library.write.clone(),
         }));
         args.push(number(keys as u64));
-        let mut rest = Vec::with_capacity(ops.len());
+        let mut rest: Vec<(&'static str, Vec<Arg>)> = Vec::with_capacity(ops.len());
         for op in ops {
             args.extend(op.keys.into_iter().map(Value::from));
             rest.push((op.name, op.args));
@@ -291,54 +308,47 @@ impl Link {
             Some(clock) => number(clock()),
             None => Value::from_static_str(""),
         });
-        for (name, op_args) in rest {
-            args.push(Value::from_static_str(name));
-            args.push(number(op_args.len() as u64));
-            args.extend(op_args.into_iter().map(|arg| match arg {
-                Arg::Borrowed(text) => Value::from_static_str(text),
-                Arg::Owned(text) => Value::from(text),
-            }));
+        for run in rest.chunk_by_mut(|a, b| a.0 == b.0 && a.1.len() == b.1.len()) {
+            args.push(Value::from_static_str(run[0].0));
+            args.push(number(run[0].1.len() as u64));
+            args.push(number(run.len() as u64));
+            args.extend(run.iter_mut().flat_map(|(_, args)| args.drain(..)).map(value));
         }
         args
     }
 }
 
 /// Where a call is under way, under which number.
-struct Place {
+struct Visit {
     node: Rc<Node>,
     number: u64,
 }
 
-impl Place {
-    fn at(node: Rc<Node>, kind: Kind, askers: Vec<Asker>) -> Self {
-        let number = node.begin(kind, askers);
+impl Visit {
+    fn begin(node: Rc<Node>, kind: Kind, places: Vec<Place>) -> Self {
+        let number = node.begin(kind, places);
         Self { node, number }
     }
 
     /// The call goes on at another server. Whoever was told already stays told.
     fn go(&mut self, node: Rc<Node>, kind: Kind) {
-        let askers = self.end(true);
-        *self = Self::at(node, kind, askers);
+        let places = self.end(true);
+        *self = Self::begin(node, kind, places);
     }
 
-    fn end(&self, is_answered: bool) -> Vec<Asker> {
+    fn end(&self, is_answered: bool) -> Vec<Place> {
         self.node.end(self.number, is_answered)
     }
 }
 
-/// Answers those who asked.
-fn tell(askers: Vec<Asker>, replies: Result<Vec<Value>, Trouble>) {
+/// Answers those who asked, if they were not told anything yet.
+fn tell(places: Vec<Place>, replies: Result<Vec<Result<Reply, Trouble>>, Trouble>) {
     match replies {
         Ok(replies) => {
-            for (asker, reply) in askers.into_iter().zip(replies) {
-                // It may have gone away.
-                let _ = asker.send(Reply::of(reply));
-            }
+            places.into_iter().zip(replies).for_each(|(place, reply)| place.fill(reply));
         }
         Err(trouble) => {
-            for asker in askers {
-                let _ = asker.send(Err(trouble.clone()));
-            }
+            places.into_iter().for_each(|place| place.fill(Err(trouble.clone())));
         }
     }
 }
@@ -367,6 +377,13 @@ pub(super) fn trouble_of(error: &Error) -> Trouble {
         | ErrorKind::Cluster
         | ErrorKind::Parse
         | ErrorKind::NotFound => Trouble::Refused(said),
+    }
+}
+
+fn value(arg: Arg) -> Value {
+    match arg {
+        Arg::Borrowed(text) => Value::from_static_str(text),
+        Arg::Owned(text) => Value::from(text),
     }
 }
 

@@ -12,11 +12,11 @@ use fred::error::Error;
 use fred::interfaces::ClientLike;
 use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
+use super::library::Library;
 use super::op::Kind;
-use super::reply::Reply;
+use super::round::Place;
 use super::trouble::Trouble;
 
 /// One server of Redis.
@@ -41,15 +41,12 @@ pub(super) struct Replicated {
     pub(super) timeout: Duration,
 }
 
-/// Where the answer to one operation goes.
-pub(super) type Asker = oneshot::Sender<Result<Reply, Trouble>>;
-
 /// A call that was sent and is not answered.
 struct UnderWay {
     sent: Instant,
     /// One that waits for replicas says nothing about the server.
     counts: bool,
-    askers: Vec<Asker>,
+    places: Vec<Place>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -85,9 +82,8 @@ impl Node {
         self.is_up.set(is_up);
         if !is_up {
             for under_way in self.under_way.borrow_mut().values_mut() {
-                for asker in under_way.askers.drain(..) {
-                    // It may have gone away.
-                    let _ = asker.send(Err(Trouble::Unknown("it stopped answering".to_owned())));
+                for place in under_way.places.drain(..) {
+                    place.fill(Err(Trouble::Unknown("it stopped answering".to_owned())));
                 }
             }
         }
@@ -131,17 +127,17 @@ impl Node {
     }
 
     /// A call is sent. Whoever waits for it is kept here, to be told if the server goes.
-    pub(super) fn begin(&self, kind: Kind, askers: Vec<Asker>) -> u64 {
+    pub(super) fn begin(&self, kind: Kind, places: Vec<Place>) -> u64 {
         let number = self.calls.get();
         self.calls.set(number + 1);
         let counts = !self.waits(kind);
-        let under_way = UnderWay { sent: Instant::now(), counts, askers };
+        let under_way = UnderWay { sent: Instant::now(), counts, places };
         self.under_way.borrow_mut().insert(number, under_way);
         number
     }
 
     /// A call ended, with an answer or without; returns who still waits for it.
-    pub(super) fn end(&self, number: u64, is_answered: bool) -> Vec<Asker> {
+    pub(super) fn end(&self, number: u64, is_answered: bool) -> Vec<Place> {
         let mut under_way = self.under_way.borrow_mut();
         let ended = under_way.remove(&number);
         if is_answered && ended.as_ref().is_some_and(|ended| ended.counts) {
@@ -149,7 +145,7 @@ impl Node {
             let now = Instant::now();
             under_way.values_mut().for_each(|call| call.sent = call.sent.max(now));
         }
-        ended.map(|ended| ended.askers).unwrap_or_default()
+        ended.map(|ended| ended.places).unwrap_or_default()
     }
 
     fn waits(&self, kind: Kind) -> bool {
@@ -186,8 +182,8 @@ impl Node {
     ///
     /// # Errors
     /// [`Trouble::Refused`] if it does not take it.
-    pub(super) async fn load(&self) -> Result<(), Trouble> {
-        let args = ["LOAD", "REPLACE", LIBRARY].map(Value::from_static_str).to_vec();
+    pub(super) async fn load(&self, library: &Library) -> Result<(), Trouble> {
+        let args = vec!["LOAD".into(), "REPLACE".into(), Value::from(library.code.clone())];
         self.client.custom::<Value, _>(command("FUNCTION"), args).await.map_err(|error| {
             Trouble::Refused(format!("its functions cannot be loaded: {}", error.details()))
         })?;
@@ -269,7 +265,5 @@ pub(super) fn number(number: u64) -> Value {
     Value::from(number.to_string())
 }
 
-/// The functions that run inside of Redis.
-const LIBRARY: &str = include_str!("otter.lua");
 /// How often somebody who turned out to be a replica is connected to anew.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(5);

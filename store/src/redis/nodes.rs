@@ -27,8 +27,11 @@ pub(super) struct Nodes {
     /// Rung when slots seem to be elsewhere.
     pub(super) moved: Notify,
     /// Called with each server that is new.
-    watch: RefCell<Option<Box<dyn Fn(Rc<Node>)>>>,
+    watch: RefCell<Option<Watch>>,
 }
+
+/// What is done with a server that is new.
+type Watch = Box<dyn Fn(Rc<Node>)>;
 
 impl Nodes {
     pub(super) fn single(dialer: Dialer, node: Node) -> Self {

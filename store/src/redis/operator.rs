@@ -17,8 +17,8 @@ use super::keys;
 use super::op::Op;
 use super::status::Status;
 use super::trouble::Trouble;
+use crate::depot::Depot;
 use crate::error::{OperatorError, Subject};
-use crate::images::Images;
 use crate::job::Outcome;
 use crate::operator::{
     DeviceChange, DeviceFilter, DeviceRow, Facts, KeyRow, NewKey, OwnerRow, conflict, not_found,
@@ -30,7 +30,7 @@ use crate::token::{Mint, key_hash};
 /// An operator's side that asks Redis.
 pub(super) struct RedisOperator {
     pub(super) messages: UnboundedSender<Message>,
-    pub(super) images: Arc<Images>,
+    pub(super) depot: Arc<Depot>,
     pub(super) counters: Arc<Counters>,
     pub(super) status: Arc<Status>,
     pub(super) mint: Mint,
@@ -182,15 +182,17 @@ impl Facts for RedisOperator {
             *last = counted;
         }
         let StoreStats { owners, keys, devices, releases, .. } = *last;
-        StoreStats {
+        drop(last);
+        let mut stats = StoreStats {
             owners,
             keys,
             devices,
             releases,
-            images_refused_total: self.images.refused_total(),
             redis: Some(self.status.stats()),
             ..self.counters.totals()
-        }
+        };
+        self.depot.count(&mut stats);
+        stats
     }
 
     fn trouble(&self) -> Option<String> {
@@ -199,6 +201,10 @@ impl Facts for RedisOperator {
         }
         let why = self.status.trouble().unwrap_or_else(|| "it does not answer".to_owned());
         Some(format!("Redis is away: {why}"))
+    }
+
+    fn depot(&self) -> &Depot {
+        &self.depot
     }
 }
 

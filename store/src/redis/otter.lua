@@ -1,14 +1,15 @@
-#!lua name=otter_1
+#!lua name=otter_VERSION
 
 -- What Otter does inside of Redis. Each operation works on keys of one hash slot and is atomic; a
 -- call carries the operations of many queries, and each is answered by itself.
 --
---   FCALL otter_read|otter_write <keys> key.. now <operation> <arguments> argument.. ..
+--   FCALL otter_read|otter_write <keys> key.. now <operation> <arguments> <times> argument.. ..
 --
--- The reply has one array per operation, in order. One whose first element is '!' says that the
+-- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says that the
 -- operation failed; it changed nothing, unless the error came from its last write.
 --
--- The name carries a version, so that servers of two releases can work on one Redis. Keys, fields
+-- VERSION stands for the first digits of this text's SHA-256, so that servers of two releases can
+-- work on one Redis. Keys, fields
 -- and expiry are described in docs/redis.md.
 
 -- Milliseconds since 1970: Redis' own clock, unless the call brings a time (tests do).
@@ -448,21 +449,24 @@ local function run(operations, keys, args)
   end
   local replies, k, a = {}, 0, 2
   while a <= #args do
-    local operation, n = operations[args[a]], tonumber(args[a + 1])
-    local done, reply = pcall(operation[2], keys, k, args, a + 2, n)
-    if not done then reply = { '!', type(reply) == 'table' and reply.err or tostring(reply) } end
-    replies[#replies + 1] = reply
-    k, a = k + operation[1], a + 2 + n
+    local operation, n, times = operations[args[a]], tonumber(args[a + 1]), tonumber(args[a + 2])
+    a = a + 3
+    for _ = 1, times do
+      local done, reply = pcall(operation[2], keys, k, args, a, n)
+      if not done then reply = { '!', type(reply) == 'table' and reply.err or tostring(reply) } end
+      replies[#replies + 1] = reply
+      k, a = k + operation[1], a + n
+    end
   end
-  return replies
+  return cmsgpack.pack(replies)
 end
 
 redis.register_function{
-  function_name = 'otter_read_1',
+  function_name = 'otter_read_VERSION',
   callback = function(keys, args) return run(reads, keys, args) end,
   flags = { 'no-writes' },
 }
 redis.register_function{
-  function_name = 'otter_write_1',
+  function_name = 'otter_write_VERSION',
   callback = function(keys, args) return run(writes, keys, args) end,
 }

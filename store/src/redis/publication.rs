@@ -29,7 +29,7 @@ use crate::token::TokenHash;
 
 impl Publication for RedisOperator {
     fn stage(&self, source: &mut dyn Read, bytes_max: u64) -> Outcome<Staged> {
-        Staged::copy(Arc::clone(&self.images), &self.mint, None, source, bytes_max)
+        Staged::copy(Arc::clone(&self.depot.images), &self.mint, None, source, bytes_max)
     }
 
     fn publish(
@@ -38,11 +38,13 @@ impl Publication for RedisOperator {
         image: Staged,
         is_update: Judge<'_>,
     ) -> Outcome<Published> {
-        if !image.belongs_to(&self.images) {
+        if !image.belongs_to(&self.depot.images) {
             return Err(invalid("the image was staged in another store; stage it here"));
         }
         let release = checked(release, &image, &self.mint)?;
         let (offer, owner, target) = (Arc::clone(&release.offer), release.owner, release.target);
+        self.run(move |desk| async move { desk.must_exist(&owner).await })?;
+        self.depot.put(&offer.sha256, offer.size)?;
         let concerned = Arc::clone(&offer);
         let reported = self.run(move |desk| async move {
             desk.publish(&release).await?;
@@ -127,11 +129,14 @@ impl Publication for RedisOperator {
 type Counted = HashMap<Reported, (u64, u64)>;
 
 impl Desk {
+    async fn must_exist(self: &Rc<Self>, owner: &OwnerId) -> Outcome<()> {
+        let exists = self.owner(owner).await?.exists();
+        if exists { Ok(()) } else { Err(not_found(Subject::Owner)) }
+    }
+
     async fn publish(self: &Rc<Self>, release: &Checked) -> Outcome<()> {
         let Checked { owner, target, offer, source } = release;
-        if !self.owner(owner).await?.exists() {
-            return Err(not_found(Subject::Owner));
-        }
+        self.must_exist(owner).await?;
         if let Target::Device(device) = target {
             let known = self.device(*device).await?;
             if known.is_some_and(|known| known.owner != *owner) {

@@ -4,14 +4,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::try_join;
 use otter_protocol::{
-    Alias, Answer, CheckIn, DeviceId, DeviceStanding, Grant, Identify, KeyStanding, Mac, Offer,
-    OwnerId, Query, Record, Recorded, Redemption, Release, ReleaseId, Standing, Token,
+    Alias, Answer, CheckIn, DeviceId, Grant, Mac, Offer, OwnerId, Query, Record, Recorded,
+    Redemption, Release, ReleaseId, Token,
 };
 
 use super::desk::{Desk, Holder};
-use super::device::{Known, mac_text, offered_text};
+use super::device::{mac_text, offered_text};
+use super::identify::holds;
 use super::keys;
 use super::op::Op;
 use super::reply::Reply;
@@ -36,59 +37,6 @@ impl Desk {
             Query::Claim { token } => self.claim(&TokenHash::of(&token)).await.map(Answer::Claimed),
         };
         answer.unwrap_or(Answer::Unavailable)
-    }
-
-    async fn identify(self: &Rc<Self>, identify: &Identify) -> Result<Standing, Trouble> {
-        let by_id = async {
-            match identify.device {
-                Some(device) => self.device(device).await,
-                None => Ok(None),
-            }
-        };
-        let (by_id, owner, catalog) = match identify.owner {
-            Some(owner) => {
-                let (by_id, catalog) = try_join(by_id, self.owner(&owner)).await?;
-                (by_id, owner, catalog)
-            }
-            None => match by_id.await? {
-                Some(known) => {
-                    let owner = known.owner;
-                    (Some(known), owner, self.owner(&owner).await?)
-                }
-                None => return Ok(unknown(KeyStanding::Wrong)),
-            },
-        };
-        let key = catalog.standing(&identify.key, self.accept_key_hash);
-        let known = match by_id {
-            Some(known) if known.owner == owner => Some(known),
-            Some(_) => {
-                return Ok(Standing { key, device: DeviceStanding::Foreign, newest: None });
-            }
-            None => match identify.mac {
-                Some(mac) => self.find_mac(&owner, mac).await?,
-                None => None,
-            },
-        };
-        let Some(known) = known else { return Ok(unknown(key)) };
-        let newest = catalog.newest(known.device.id, known.platform.as_deref()).map(Arc::clone);
-        Ok(Standing { key, device: DeviceStanding::Known(known.device), newest })
-    }
-
-    async fn find_mac(&self, owner: &OwnerId, mac: Mac) -> Result<Option<Known>, Trouble> {
-        let reply = self.link.ask(Op::read("holders", [keys::mac(owner, mac)])).await?;
-        let found = self.holding(reply).await?;
-        Ok(found.into_iter().find_map(|(_, known)| known.filter(|known| holds(known, owner, mac))))
-    }
-
-    /// The devices behind the entries of a MAC, in their order; some may be none yet, or have
-    /// another MAC by now.
-    async fn holding(&self, mut reply: Reply) -> Result<Vec<(DeviceId, Option<Known>)>, Trouble> {
-        let mut udids = Vec::new();
-        while !reply.is_empty() {
-            udids.push(reply.parsed(DeviceId::parse)?);
-        }
-        let known = try_join_all(udids.iter().map(|udid| self.device(*udid))).await?;
-        Ok(udids.into_iter().zip(known).collect())
     }
 
     async fn fetch(self: &Rc<Self>, release: ReleaseId) -> Result<Option<Release<()>>, Trouble> {
@@ -323,11 +271,6 @@ impl Looked {
     }
 }
 
-/// Has a device of this owner this MAC?
-fn holds(known: &Known, owner: &OwnerId, mac: Mac) -> bool {
-    known.owner == *owner && known.device.mac == Some(mac)
-}
-
 fn record_op(
     record: &Record,
     udid: DeviceId,
@@ -378,8 +321,4 @@ pub(super) fn grant_args(op: Op, hash: &TokenHash, grant: &Grant) -> Op {
 /// More would not fit into what Lua counts with; it is some 30,000 years.
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(1_000_000_000_000_000)
-}
-
-fn unknown(key: KeyStanding) -> Standing {
-    Standing { key, device: DeviceStanding::Unknown, newest: None }
 }

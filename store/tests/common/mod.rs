@@ -19,6 +19,9 @@ use otter_store::{
 use otter_store::{Redis, RedisOptions};
 use tempfile::TempDir;
 
+#[cfg(feature = "origins")]
+pub(crate) mod peer;
+
 /// Where the clock of a bench begins, in milliseconds.
 pub(crate) const START_MS: u64 = 1_795_478_791_000;
 
@@ -190,13 +193,6 @@ impl Bench {
     /// Does it answer from tables in memory, which it can count?
     pub(crate) fn has_tables(&self) -> bool {
         matches!(self.open, Open::Memory(_) | Open::Embedded(_))
-    }
-
-    pub(crate) fn embedded(&self) -> &Embedded {
-        match &self.open {
-            Open::Embedded(embedded) => embedded,
-            _ => panic!("it is no embedded store"),
-        }
     }
 
     pub(crate) fn advance(&self, ms: u64) {
@@ -411,6 +407,13 @@ impl Desk {
         let mut answers = Vec::new();
         self.store.collect(&mut answers);
         answers.into_iter().map(|(ticket, answer)| (ticket.0, answer)).collect()
+    }
+
+    /// Collects once, and finds nothing.
+    pub(crate) fn collect_nothing(&mut self) {
+        let mut answers = Vec::new();
+        self.store.collect(&mut answers);
+        assert!(answers.is_empty(), "{answers:?}");
     }
 
     /// Waits for the answers to the questions that were asked last.

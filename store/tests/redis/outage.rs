@@ -49,8 +49,7 @@ fn a_server_that_is_killed_is_missed_quickly_and_found_again() {
         assert!(matches!(refusal, OperatorError::Unavailable { .. }), "{refusal}");
         assert!(asked.elapsed() < PATIENCE, "at once, not each after its timeout");
         server.restart();
-        let back = wait_until_served(&mut bench.desk, &home.identify());
-        eprintln!("restart: back after {back:?}");
+        wait_until_served(&mut bench.desk, &home.identify());
         assert!(bench.operator.trouble().is_none());
     }
     for id in registered {
@@ -79,7 +78,6 @@ fn a_server_that_is_paused_holds_nobody_up() {
         let many = homes.iter().cycle().take(20_000).map(Home::identify).collect();
         bench.desk.submit(many);
         let answers = bench.desk.answers(20_000);
-        eprintln!("paused: given up after {:?}", paused.elapsed());
         assert!(answers.iter().all(is_away));
         assert!(paused.elapsed() < PATIENCE, "after a quarter of the timeout");
         assert!(bench.operator.trouble().is_some());
@@ -92,8 +90,7 @@ fn a_server_that_is_paused_holds_nobody_up() {
             });
         }
         server.resume();
-        let back = wait_until_served(&mut bench.desk, &home.identify());
-        eprintln!("paused: back after {back:?}");
+        wait_until_served(&mut bench.desk, &home.identify());
         // What comes late now must not be taken for the answer to something else.
         let answers = bench.desk.ask_all(homes.iter().map(Home::identify).collect());
         for (home, answer) in homes.iter().zip(answers) {
@@ -126,8 +123,7 @@ fn disturbances_pass() {
         let _ = server.client().try_call(disturbance);
         let version = format!("1.0.{number}");
         let check_in = home.check_in(&version);
-        let back = wait_until_served(&mut bench.desk, &check_in);
-        eprintln!("{disturbance:?}: back after {back:?}");
+        wait_until_served(&mut bench.desk, &check_in);
         assert_eq!(home.version(&mut bench.desk), Some(version));
     }
     assert!(!is_away(&bench.desk.ask(home.check_in("2.0.0"))));

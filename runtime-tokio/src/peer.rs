@@ -1,0 +1,303 @@
+//! One peer: a stream and the connection of the core behind it, as a future.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, UNIX_EPOCH};
+
+use otter_protocol::{CloseReason, Connection, Now, QueryId, Transmit};
+use otter_store::Ticket;
+use rustix::io::Errno;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::desk::Order;
+use crate::service::Service;
+
+/// One peer. Its future is what an idle connection costs, so nothing is in here that is not needed
+/// then.
+pub(crate) struct Peer<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> {
+    connection: Connection<I>,
+    stream: T,
+    way: Way<T, I>,
+    service: Service<I>,
+    slot: usize,
+    asked: Option<(Ticket, QueryId)>,
+    flags: Flags,
+}
+
+/// How bytes get out.
+pub(crate) enum Way<T, I> {
+    /// The kernel takes those of an image from their mapping: plain TCP.
+    Kernel(fn(&T) -> &TcpStream),
+    /// Those of an image are read, and written like all others.
+    Read(for<'a> fn(&'a I, u64, &'a mut [u8]) -> io::Result<&'a [u8]>),
+}
+
+#[derive(Default)]
+struct Flags {
+    /// A request has begun to arrive since something was answered.
+    begun: bool,
+    /// Something was written since the last flush.
+    unflushed: bool,
+    /// The sending side is shut down.
+    shut: bool,
+    /// The stream failed.
+    broken: bool,
+    /// True in a drop: it panicked.
+    polling: bool,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
+    /// `slot` is its seat at the service's desk, which it leaves when it is dropped.
+    pub(crate) fn new(service: &Service<I>, slot: usize, stream: T, way: Way<T, I>) -> Self {
+        let connection = Connection::plain(Arc::clone(&service.0.options.config), clock());
+        let (service, flags) = (service.clone(), Flags::default());
+        Self { connection, stream, way, service, slot, asked: None, flags }
+    }
+
+    /// Serves it to its end.
+    #[expect(clippy::manual_async_fn, reason = "an async function would hold its argument twice")]
+    pub(crate) fn run(mut self) -> impl Future<Output = io::Result<CloseReason>> {
+        async move {
+            let mut sleep = pin!(sleep_until(self.deadline()));
+            poll_fn(|cx| self.poll(cx, sleep.as_mut())).await
+        }
+    }
+
+    /// Takes in what happened, does all it can, and sees to it that it is woken for the rest.
+    fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Ended {
+        self.flags.polling = true;
+        let now = clock();
+        let mut budget = self.service.0.options.turn_bytes_max.max(READ_BYTES);
+        self.hear(cx, now);
+        let polled = loop {
+            let moved = self.turn(cx, now, &mut budget);
+            let moved = moved.inspect_err(|_| self.connection.handle_reset(now));
+            self.report();
+            match (moved, self.connection.closed()) {
+                (Err(error), _) => {
+                    if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
+                        tracing::error!("a file was cut short while its image was sent");
+                    }
+                    self.flags.broken = true;
+                    self.abort();
+                    break Poll::Ready(Err(error));
+                }
+                (Ok(()), Some(reason)) => break Poll::Ready(Ok(reason)),
+                (Ok(()), None) => {}
+            }
+            if let Some((id, query)) = self.connection.poll_query() {
+                self.asked = Some((self.service.0.batcher.ask(query, cx.waker()), id));
+            }
+            let waits = self.connection.wants_read() && !self.connection.wants_shutdown();
+            match self.service.0.desk.rest(self.slot, cx.waker(), waits && !self.flags.begun) {
+                Order::Stay => break self.arm(cx, sleep),
+                Order::Leave => self.connection.handle_shutdown(now),
+                Order::Cut => break Poll::Ready(Ok(CloseReason::Shutdown)),
+            }
+        };
+        self.flags.polling = false;
+        polled
+    }
+
+    /// Has the store answered? Has the deadline come?
+    fn hear(&mut self, cx: &mut Context<'_>, now: Now) {
+        if let Some((ticket, id)) = self.asked
+            && let Some(answer) = self.service.0.batcher.answer(ticket, cx.waker())
+        {
+            self.asked = None;
+            self.connection.handle_answer(now, id, answer);
+        }
+        if now.instant >= self.deadline().into_std() {
+            let owed = self.connection.transmit().is_some();
+            self.connection.handle_timeout(now);
+            if owed && self.connection.closed().is_some() {
+                self.abort();
+            }
+        }
+    }
+
+    /// Moves bytes until nothing moves any more, or others must have their turn.
+    ///
+    /// # Errors
+    /// The stream failed or the image is gone: there is no use in going on.
+    fn turn(&mut self, cx: &mut Context<'_>, now: Now, budget: &mut usize) -> io::Result<()> {
+        while self.write(cx, now, budget)? || self.read(cx, now, budget)? {
+            if *budget == 0 {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
+        if self.flags.unflushed
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            flushed?;
+            self.flags.unflushed = false;
+        }
+        if !self.flags.shut && self.connection.wants_shutdown() {
+            // Of a peer that is gone already, the next read tells.
+            self.flags.shut = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+        }
+        if let (Some(tcp), false) = (self.tcp(), self.connection.wants_read()) {
+            // A reset shows although nobody reads. Bytes that nobody wants yet wake the task once;
+            // behind them it shows when the answer is written.
+            let _ = tcp.poll_read_ready(cx);
+            if tcp.try_io(Interest::ERROR, || Ok(())).is_ok() {
+                return Err(Errno::CONNRESET.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the next bytes. False: there are none, or the stream takes none.
+    fn write(&mut self, cx: &mut Context<'_>, now: Now, budget: &mut usize) -> io::Result<bool> {
+        let Some(next) = self.connection.transmit() else { return Ok(false) };
+        let (mut buffer, mut slices);
+        let sent = match (&self.way, next) {
+            (Way::Kernel(tcp), _) => {
+                slices = [IoSlice::new(&[]); 2];
+                let filled = self.connection.transmit_vectored(&mut slices);
+                send(tcp(&self.stream), cx, &slices[..filled])
+            }
+            (Way::Read(read), Transmit::Image { image, offset, len }) => {
+                let most = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
+                buffer = [0; READ_BYTES];
+                let bytes = read(image, offset, &mut buffer[..most])?;
+                Pin::new(&mut self.stream).poll_write(cx, bytes)
+            }
+            (Way::Read(_), Transmit::Bytes { bytes, .. }) => {
+                Pin::new(&mut self.stream).poll_write(cx, bytes)
+            }
+        };
+        let Poll::Ready(n) = sent? else { return Ok(false) };
+        if n == 0 {
+            // The image shrank, most likely: the same as if it were a mapping of a truncated file.
+            return Err(Errno::FAULT.into());
+        }
+        *budget = budget.saturating_sub(n);
+        (self.flags.unflushed, self.flags.begun) = (true, false);
+        self.service.0.desk.count(|tally| tally.bytes_sent.add(n as u64));
+        self.connection.handle_sent(now, n);
+        // The next pipelined request may end in this turn, too.
+        self.report();
+        Ok(true)
+    }
+
+    /// Reads what is there. False: nothing is wanted, or nothing there. The buffer is on the stack
+    /// of this function, so nobody who waits holds one.
+    fn read(&mut self, cx: &mut Context<'_>, now: Now, budget: &mut usize) -> io::Result<bool> {
+        let mut memory = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut memory);
+        if !self.connection.wants_read()
+            || Pin::new(&mut self.stream).poll_read(cx, &mut buffer)?.is_pending()
+        {
+            return Ok(false);
+        }
+        let bytes = buffer.filled();
+        *budget = budget.saturating_sub(bytes.len());
+        self.flags.begun |= bytes.iter().any(|byte| !b"\r\n".contains(byte));
+        self.service.0.desk.count(|tally| tally.bytes_received.add(bytes.len() as u64));
+        match bytes {
+            [] => self.connection.handle_eof(now),
+            bytes => self.connection.handle_input(now, bytes),
+        }
+        Ok(true)
+    }
+
+    /// Sees to it that the task is woken by the deadline. One that moved later is left where it
+    /// was armed: being woken once in vain is less work than moving it with each request.
+    fn arm(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Ended {
+        let deadline = self.deadline();
+        if deadline < sleep.deadline() || sleep.is_elapsed() {
+            sleep.as_mut().reset(deadline);
+        }
+        if sleep.poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Hands on what became of the request that ended last.
+    fn report(&mut self) {
+        while let Some(report) = self.connection.poll_report() {
+            self.service.0.desk.count(|tally| tally.request(&report));
+            if let Some(on_report) = &self.service.0.options.on_report {
+                on_report(&report, self.tcp().and_then(|tcp| tcp.peer_addr().ok()));
+            }
+        }
+    }
+
+    /// Makes the end of the socket a reset: what still waits in the kernel for a peer that does not
+    /// take it is freed at once, and cannot pass for the whole answer.
+    fn abort(&self) {
+        // Without it the end is a slower one.
+        let _ = self.tcp().map(|tcp| SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self.way {
+            Way::Kernel(tcp) => Some(tcp(&self.stream)),
+            Way::Read(_) => None,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.connection.poll_timeout().map_or_else(Instant::now, Instant::from_std)
+    }
+}
+
+type Ended = Poll<io::Result<CloseReason>>;
+
+impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Drop for Peer<T, I> {
+    fn drop(&mut self) {
+        if let Some((ticket, _)) = self.asked {
+            self.service.0.batcher.forget(ticket);
+        }
+        let mut closed = self.connection.closed();
+        if self.flags.polling {
+            tracing::error!("a connection ended with a panic: please report this bug");
+            self.abort();
+        } else if closed.is_none() {
+            // Its time is over.
+            closed = Some(CloseReason::Shutdown);
+            self.abort();
+            self.connection.handle_reset(clock());
+            self.report();
+        }
+        self.service.0.desk.leave(self.slot, |tally| match closed {
+            _ if self.flags.polling => tally.panicked.add(1),
+            Some(reason) if !self.flags.broken => tally.closed(reason),
+            Some(_) | None => tally.broken.add(1),
+        });
+    }
+}
+
+/// An image leaves straight from its mapping, with the head before it in one call. If a file is cut
+/// short under its mapping, the call stops where it ends and the next one says `EFAULT`: nothing
+/// faults in user space, which never touches the bytes.
+///
+/// Not `poll_write`, which waits for room after a short count: if the rest is gone, no edge will
+/// tell, only another try does.
+fn send(tcp: &TcpStream, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_write_ready(cx))?;
+        match tcp.try_write_vectored(slices) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            sent => return Poll::Ready(sent),
+        }
+    }
+}
+
+/// The time that tokio goes by, which its tests can stop.
+fn clock() -> Now {
+    let unix = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    Now { instant: Instant::now().into_std(), unix }
+}
+
+const READ_BYTES: usize = 16 * 1024;

@@ -1,0 +1,237 @@
+//! What any number of connections share, and the ways in: one stream, or a listening socket.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use otter_protocol::{CloseReason, Counters};
+use otter_store::{Store, Wake};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{sleep, timeout};
+
+use crate::batcher::Batcher;
+use crate::desk::{Desk, Floor, Order};
+use crate::peer::{Peer, Way};
+use crate::server::prepare;
+use crate::{Legible, Options};
+
+/// A store with the settings to serve it with, and who is being served. Cheap to clone, and may go
+/// to any thread; all clones are one service.
+///
+/// ```
+/// use otter_store::{Memory, MemoryOptions};
+/// use otter_tokio::{Options, Service, serve};
+/// use tokio::net::TcpListener;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let memory = Memory::open(directory.path(), MemoryOptions::default())?;
+/// let (service, batching) = Service::new(Options::default(), |wake| memory.store(wake));
+/// tokio::spawn(batching);
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// println!("devices may check in at {}", listener.local_addr()?);
+/// # service.shutdown(); // The example is over.
+/// serve(&service, listener).await?; // ... until somebody calls `service.shutdown()`.
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Service<I>(pub(crate) Arc<Shared<I>>);
+
+pub(crate) struct Shared<I> {
+    pub(crate) options: Options,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) batcher: Arc<Batcher<I>>,
+}
+
+/// Carries queries to the store and answers back, until the last clone of its [`Service`] and the
+/// last of its connections are gone. Spawn it. A panic in it is the store's: without it each query
+/// waits for [`otter_protocol::Config::answer_timeout`], and is answered 503.
+pub type Batching = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl<I: AsRef<[u8]> + Clone + Send + 'static> Service<I> {
+    /// A service of the store that `make_store` makes, given what that rings when answers wait.
+    ///
+    /// Of the options, those for listening and for threads are [`crate::Server`]'s.
+    pub fn new<S: Store<Image = I>>(
+        options: Options,
+        make_store: impl FnOnce(Wake) -> S,
+    ) -> (Self, Batching) {
+        Self::at(Arc::default(), options, make_store)
+    }
+
+    pub(crate) fn at<S: Store<Image = I>>(
+        desk: Arc<Desk>,
+        options: Options,
+        make_store: impl FnOnce(Wake) -> S,
+    ) -> (Self, Batching) {
+        let bell = Arc::new(Notify::new());
+        let batcher = Arc::new(Batcher::new(Arc::clone(&bell)));
+        let ring = Arc::clone(&bell);
+        let store = make_store(Arc::new(move || ring.notify_one()));
+        let batching = Batcher::run(Arc::downgrade(&batcher), bell, store, Arc::clone(&desk));
+        (Self(Arc::new(Shared { options, desk, batcher })), Box::pin(batching))
+    }
+}
+
+impl<I> Service<I> {
+    /// Stops gracefully: idle connections are closed, requests and transfers under way may finish,
+    /// [`serve`] takes nobody new. Connections that come later are closed at once, or after
+    /// their request if it is there already. Returns at once.
+    pub fn shutdown(&self) {
+        self.0.desk.tell(Order::Leave);
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters::sum([&self.0.desk.tally])
+    }
+}
+
+/// Drives one connection over anything that reads and writes, such as TLS or a pipe in memory,
+/// until it is closed. Dropping the future resets it.
+///
+/// The bytes of an image pass through user space here, which is why it must be [`Legible`]; over
+/// plain TCP [`drive_tcp`] costs less. [`Options::connections_max`] does not hold it back.
+///
+/// # Errors
+/// Why the stream failed. Else: why the connection was closed.
+///
+/// ```
+/// # use otter_store::{Memory, MemoryOptions};
+/// use otter_tokio::{Options, Service, drive};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let memory = Memory::open(directory.path(), MemoryOptions::default())?;
+/// let (service, batching) = Service::new(Options::default(), |wake| memory.store(wake));
+/// tokio::spawn(batching);
+/// let (mut device, server) = tokio::io::duplex(4096);
+/// let driven = tokio::spawn(drive(&service, server));
+///
+/// device.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+/// let mut answer = String::new();
+/// device.read_to_string(&mut answer).await?;
+/// assert!(answer.ends_with(r#"{"healthcheck":true}"#));
+/// drop(device);
+/// driven.await??;
+/// # Ok(())
+/// # }
+/// ```
+pub fn drive<I, T>(
+    service: &Service<I>,
+    stream: T,
+) -> impl Future<Output = io::Result<CloseReason>> + use<I, T>
+where
+    I: Legible + AsRef<[u8]> + Clone,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
+    Peer::new(service, slot, stream, Way::Read(I::read)).run()
+}
+
+/// Drives one plain TCP connection, accepted by whomever, until it is closed: as [`drive`], but
+/// images leave from their mapping without passing through user space.
+///
+/// # Errors
+/// As [`drive`].
+pub fn drive_tcp<I: AsRef<[u8]> + Clone>(
+    service: &Service<I>,
+    stream: TcpStream,
+) -> impl Future<Output = io::Result<CloseReason>> + use<I> {
+    // Without it an answer may wait for a peer's acknowledgement; the answer is as good.
+    let _ = stream.set_nodelay(true);
+    let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
+    Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp)).run()
+}
+
+/// Serves a listening socket until [`Service::shutdown`] and the drain that follows: at most
+/// [`Options::drain_timeout`], then what is left of the service's connections is cut off.
+///
+/// Each connection is a task of the runtime that this runs on. [`crate::Server`] is this on one
+/// runtime per thread, which costs less per request.
+///
+/// # Errors
+/// The socket cannot be prepared. What accepting fails of passes: it is logged and tried again.
+pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
+    service: &Service<I>,
+    listener: TcpListener,
+) -> io::Result<()> {
+    prepare(&SockRef::from(&listener), &service.0.options)?;
+    let stopped = |floor: &Floor| floor.order > Order::Stay;
+    while let Some(accepted) = tokio::select! {
+        biased;
+        () = service.0.desk.until(stopped) => None,
+        accepted = listener.accept() => Some(accepted),
+    } {
+        match accepted {
+            Ok((stream, _)) => admit(service, stream),
+            Err(error) => pause(service, &error).await,
+        }
+    }
+    // Takes no more than wait already; who does is known once the runtime has looked.
+    yield_now().await;
+    for _ in 0..service.0.options.backlog {
+        tokio::select! {
+            biased;
+            Ok((stream, _)) = listener.accept() => admit(service, stream),
+            () = std::future::ready(()) => break,
+        }
+    }
+    drop(listener);
+    let emptied = service.0.desk.until(|floor| floor.seats.is_empty());
+    if timeout(service.0.options.drain_timeout, emptied).await.is_err() {
+        service.0.desk.tell(Order::Cut);
+    }
+    Ok(())
+}
+
+/// No descriptor, no memory: trying again at once would only burn the CPU that the others need to
+/// finish and make room.
+async fn pause<I>(service: &Service<I>, error: &io::Error) {
+    if !matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
+        service.0.desk.count(|tally| tally.accept_pauses.add(1));
+        tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
+        sleep(PAUSE).await;
+    }
+}
+
+fn admit<I: AsRef<[u8]> + Clone + Send + 'static>(service: &Service<I>, stream: TcpStream) {
+    if let Some(slot) = service.0.desk.enter(service.0.options.connections_max) {
+        tokio::spawn(Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp)).run());
+        return;
+    }
+    // What is not read would turn the end into a reset, which can destroy the answer.
+    let _ = stream.try_read(&mut [0; 4096]);
+    // A crowd that was refused together should not come back together.
+    let base = u64::from(service.0.options.config.retry_after_s);
+    service.0.desk.count(|tally| tally.refused.add(1));
+    let retry_after_s = base + service.0.desk.tally.refused.read() % base.max(1);
+    // Once, if the socket takes it.
+    let _ = stream.try_write(
+        format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
+            BODY.len(),
+        )
+        .as_bytes(),
+    );
+}
+
+/// Called with the report of every request, and where the peer is, if that is known: an access
+/// log. It must not block.
+pub type OnReport = Arc<dyn Fn(&otter_protocol::Report, Option<SocketAddr>) + Send + Sync>;
+
+/// Also how often the log may say so.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+/// Of a refusal: what the core says, too.
+const BODY: &str = r#"{"success":false,"response":"unavailable"}"#;

@@ -1,0 +1,7 @@
+//! Requests and answers over real sockets: the tests of the mio driver, with this driver in its
+//! place.
+
+extern crate otter_tokio as otter_mio;
+
+#[path = "../../runtime-mio/tests/exchange.rs"]
+mod exchange;

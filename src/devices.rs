@@ -1,0 +1,88 @@
+//! The device side of the server, on whichever runtime it runs.
+
+use std::io;
+use std::net::SocketAddr;
+
+use otter_mio::Options;
+use otter_protocol::Counters;
+use otter_store::{Store, Wake};
+
+use crate::cli::RuntimeKind;
+
+/// A server that listens and does not serve yet.
+pub(crate) enum DeviceServer {
+    Mio(otter_mio::Server),
+    Tokio(otter_tokio::Server),
+}
+
+/// The reins of one that serves.
+#[derive(Clone, Debug)]
+pub(crate) enum Devices {
+    Mio(otter_mio::Handle),
+    Tokio(otter_tokio::Handle),
+}
+
+impl DeviceServer {
+    pub(crate) fn bind(runtime: RuntimeKind, options: Options) -> io::Result<Self> {
+        Ok(match runtime {
+            RuntimeKind::Mio => Self::Mio(otter_mio::Server::bind(options)?),
+            RuntimeKind::Tokio => Self::Tokio(otter_tokio::Server::bind(for_tokio(options))?),
+        })
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        match self {
+            Self::Mio(server) => server.local_addr(),
+            Self::Tokio(server) => server.local_addr(),
+        }
+    }
+
+    pub(crate) fn spawn<S: Store>(
+        self,
+        make_store: impl FnMut(usize, Wake) -> S,
+    ) -> io::Result<Devices> {
+        Ok(match self {
+            Self::Mio(server) => Devices::Mio(server.spawn(make_store)?),
+            Self::Tokio(server) => Devices::Tokio(server.spawn(make_store)?),
+        })
+    }
+}
+
+impl Devices {
+    pub(crate) fn shutdown(&self) {
+        match self {
+            Self::Mio(handle) => handle.shutdown(),
+            Self::Tokio(handle) => handle.shutdown(),
+        }
+    }
+
+    pub(crate) fn join(&self) -> io::Result<()> {
+        match self {
+            Self::Mio(handle) => handle.join(),
+            Self::Tokio(handle) => handle.join(),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        match self {
+            Self::Mio(handle) => handle.counters(),
+            Self::Tokio(handle) => handle.counters(),
+        }
+    }
+}
+
+/// The same settings: both drivers have the same.
+fn for_tokio(options: Options) -> otter_tokio::Options {
+    let mut same = otter_tokio::Options::new(options.listen);
+    same.workers = options.workers;
+    same.port_shared = options.port_shared;
+    same.connections_max = options.connections_max;
+    same.backlog = options.backlog;
+    same.send_buffer_bytes = options.send_buffer_bytes;
+    same.receive_buffer_bytes = options.receive_buffer_bytes;
+    same.turn_bytes_max = options.turn_bytes_max;
+    same.drain_timeout = options.drain_timeout;
+    same.config = options.config;
+    same.on_report = options.on_report;
+    same
+}
