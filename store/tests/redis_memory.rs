@@ -79,5 +79,5 @@ fn resident_bytes() -> u64 {
 const TURN: u32 = 500;
 const WARM_UP: u32 = 20_000;
 const QUERIES: u32 = 200_000;
-/// What is remembered of 4,000 tokens, and what the allocator does not give back: 40 bytes per query.
+/// What is remembered of 4,000 tokens, and what the allocator does not give back: 40 bytes a query.
 const GROWTH_BYTES_MAX: u64 = 8 << 20;

@@ -150,7 +150,8 @@ fn what_thinx_writes_holds_at_once_and_stays_as_it_is() {
     assert_eq!(standing(&mut b.desk, asking.clone()).key, KeyStanding::Wrong);
     // As `APIKey.js` does: with fields of its own, and numbers that JSON does not bound.
     let entry = format!(
-        r#"{{"key":"{text}","hash":"irrelevant","alias":"Default \u017elu\u0165","x":{{"big":12345678901234567890,"half":0.1,"none":null}}}}"#
+        r#"{{"key":"{text}","hash":"irrelevant","alias":"Default \u017elu\u0165",
+            "x":{{"big":12345678901234567890,"half":0.1,"none":null}}}}"#
     );
     server.call(&["SET", &name, &format!("[{entry}]")]);
     assert_eq!(standing(&mut b.desk, asking.clone()).key, KeyStanding::Valid);
