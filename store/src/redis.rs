@@ -44,6 +44,8 @@ mod keys;
 mod library;
 mod line;
 mod link;
+mod node;
+mod nodes;
 mod op;
 mod operator;
 mod publication;

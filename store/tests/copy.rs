@@ -363,20 +363,16 @@ fn a_device_of_somebody_else_is_not_overwritten() {
 
 #[cfg(feature = "redis")]
 mod redis {
-    use otter_store::{Redis, RedisOptions};
+    use otter_store::RedisOptions;
     use otter_tests::redis::{RedisCluster, RedisServer};
 
     use super::*;
 
     /// A store on another server than the one of the benches, at the same time.
     fn elsewhere(url: String, source: &Bench) -> Bench {
-        let directory = tempfile::tempdir().expect("a directory");
         let mut options = RedisOptions::new(url);
         options.clock = Some(common::clock(&source.now_ms));
-        let redis = Redis::open(directory.path(), options).expect("a store");
-        let (operator, desk) = (redis.operator(), common::Desk::new(|wake| redis.store(wake)));
-        let (now_ms, open) = (std::sync::Arc::clone(&source.now_ms), common::Open::Redis(redis));
-        Bench { directory, now_ms, operator, open, desk }
+        Bench { now_ms: std::sync::Arc::clone(&source.now_ms), ..Bench::on_redis(options) }
     }
 
     #[test]

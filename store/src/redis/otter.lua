@@ -427,12 +427,19 @@ writes.rekey = { 1, function(keys, k, args, a)
   return { 1 }
 end }
 
+-- Names the state of an owner's releases anew. It is no count: a failover may forget a change, and
+-- the next one would have its number, so that who knew the first would not ask for the second.
+local function changed(key)
+  local version = tonumber(redis.call('HGET', key, 'version') or 0)
+  redis.call('HSET', key, 'version', text(math.max(version + 1, now)))
+end
+
 -- publish (own, rels) id, record: a release, in its place behind those before it.
 writes.publish = { 2, function(keys, k, args, a)
   local place = redis.call('HINCRBY', keys[k + 1], 'releases', 1)
   local seconds = text(math.floor(now / 1000))
   redis.call('HSET', keys[k + 2], args[a], table.concat({ place, seconds, '0', args[a + 1] }, ' '))
-  redis.call('HINCRBY', keys[k + 1], 'version', 1)
+  changed(keys[k + 1])
   return {}
 end }
 
@@ -444,7 +451,7 @@ writes.withdraw = { 2, function(keys, k, args, a)
   if withdrawn ~= '0' then return { withdrawn, 0 } end
   local seconds = text(math.floor(now / 1000))
   redis.call('HSET', keys[k + 2], args[a], table.concat({ place, published, seconds, record }, ' '))
-  redis.call('HINCRBY', keys[k + 1], 'version', 1)
+  changed(keys[k + 1])
   return { seconds, 1 }
 end }
 
@@ -453,7 +460,7 @@ writes.restore_release = { 2, function(keys, k, args, a)
   redis.call('HSET', keys[k + 2], args[a], args[a + 1])
   local places = tonumber(redis.call('HGET', keys[k + 1], 'releases') or 0)
   redis.call('HSET', keys[k + 1], 'releases', text(math.max(places, tonumber(args[a + 2]))))
-  redis.call('HINCRBY', keys[k + 1], 'version', 1)
+  changed(keys[k + 1])
   return {}
 end }
 
