@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Releases: what is published
     #[command(subcommand, after_help = RELEASE_EXAMPLES)]
     Release(Release),
+    /// Stores: where facts are kept
+    #[command(subcommand, after_help = STORE_EXAMPLES)]
+    Store(Store),
     /// Publish a firmware image, or a directory of files, for one device or for all of an owner's
     ///
     /// Checks the firmware, copies it into the data directory and offers it from the next check-in
@@ -246,6 +249,37 @@ pub(crate) enum Release {
         #[arg(value_parser = release_id)]
         release: ReleaseId,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Copy everything from one store into another, empty one, and compare the two
+    ///
+    /// Owners, keys, devices, releases with their images, and tokens: devices go on with the keys
+    /// they have, and downloads with the tokens they have. Stop the servers that use either store
+    /// first.
+    ///
+    /// FROM and TO are each the data directory of an embedded store, the URL of a Redis or Valkey
+    /// as `serve` takes it, or the word `configured` for the store that OTTER_STORE or otter.toml
+    /// names (a password is not seen by other users there). The images of a store in Redis lie in
+    /// the data directory of its servers: name that by --data.
+    ///
+    /// A copy that broke off is made again with the same command. Until it is complete no server
+    /// starts on TO.
+    #[command(after_help = STORE_COPY_EXAMPLES)]
+    Copy(StoreCopy),
+}
+
+/// What `store copy` takes.
+#[derive(Args, Debug)]
+pub(crate) struct StoreCopy {
+    /// The store that is read
+    pub(crate) from: String,
+    /// The store that is filled
+    pub(crate) to: String,
+    /// Where TO is in Redis: the data directory of its servers, if it is another one than --data
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to_data: Option<PathBuf>,
 }
 
 /// What `publish` takes.
@@ -444,6 +478,22 @@ Examples:
 const RELEASE_WITHDRAW_EXAMPLES: &str = "\
 Examples:
   otter release withdraw 0d5e9dd1-5b54-4a1a-9b5c-7a2f6f2f1c55";
+
+const STORE_EXAMPLES: &str = "\
+Examples:
+  otter store copy ./otter-data redis://127.0.0.1:6379 --data ./otter-data";
+
+const STORE_COPY_EXAMPLES: &str = "\
+Examples:
+  otter store copy ./otter-data redis://127.0.0.1:6379 --data ./otter-data
+                                               to Redis; images stay where they are
+  otter store copy redis://127.0.0.1:6379 ./back --data ./otter-data
+                                               and back, into a new directory
+  otter store copy redis://a:6379 redis://b:6379 --data ./otter-data
+                                               from one Redis to another
+  OTTER_STORE=redis://:secret@a:6379 otter store copy ./otter-data configured
+
+Prints how many of each there are on both sides. The exit code is 1 if they are not the same.";
 
 const PUBLISH_EXAMPLES: &str = "\
 Examples:

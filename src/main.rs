@@ -16,6 +16,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod copy;
 mod demo;
 mod deploy;
 mod devices;
@@ -79,6 +80,7 @@ fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Device(command) => commands::device(data, command, output)?,
         Command::Token(command) => commands::token(data, command, output)?,
         Command::Release(command) => commands::release(data, command, output)?,
+        Command::Store(cli::Store::Copy(args)) => copy::run(data, args, output)?,
         Command::Publish(args) => publish::run(data, args, output)?,
         Command::Import(args) => return import::run(data, args, output),
         Command::Serve(args) => return serve::run(data, args, output),

@@ -77,12 +77,32 @@ impl AnyStore {
     /// # Errors
     /// See [`OpenError`].
     pub(crate) fn open(data: &Path, settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_as(data, settings, false)
+    }
+
+    /// The same, also if a copy into it was not finished.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) fn open_to_fill(data: &Path, settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_as(data, settings, true)
+    }
+
+    fn open_as(data: &Path, settings: &Settings, unfinished: bool) -> Result<Self, OpenError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
         made.map_err(|source| OpenError::Directory { path: data.to_owned(), source })?;
         match &settings.store {
-            StoreChoice::Embedded => Embedded::open(data, settings.embedded()).map(Self::Embedded),
+            StoreChoice::Embedded => {
+                let mut options = settings.embedded();
+                options.unfinished = unfinished;
+                Embedded::open(data, options).map(Self::Embedded)
+            }
             StoreChoice::Memory => Memory::open(data, settings.memory()).map(Self::Memory),
-            StoreChoice::Redis(url) => Redis::open(data, settings.redis(url)).map(Self::Redis),
+            StoreChoice::Redis(url) => {
+                let mut options = settings.redis(url);
+                options.unfinished = unfinished;
+                Redis::open(data, options).map(Self::Redis)
+            }
         }
     }
 
@@ -124,7 +144,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let text = error.to_string();
         match error {
-            OpenError::Locked { .. } => Self::conflict(text),
+            OpenError::Locked { .. } | OpenError::Unfinished { .. } => Self::conflict(text),
             OpenError::Redis { .. } => Self::unavailable(text)
                 .hint("is it running, and is the URL of --store or OTTER_STORE right?"),
             OpenError::Directory { .. }

@@ -23,6 +23,7 @@ use crate::schema;
 use crate::shared::{Inbox, Ready, Shared};
 use crate::tabled::Tabled;
 use crate::tables::Tables;
+use crate::unfinished::Unfinished;
 use crate::{Store, Ticket, Wake};
 
 /// The default store: one local directory, crash-safe, one durable commit per group of writes.
@@ -53,6 +54,7 @@ pub struct Embedded {
     messages: Sender<Message>,
     reader: Reader,
     committer: Option<JoinHandle<()>>,
+    unfinished: Unfinished,
     _lock: Lock,
 }
 
@@ -71,6 +73,8 @@ pub struct EmbeddedOptions {
     pub images: ImageOptions,
     /// How many writes one commit carries at most. Default 1024, least 1. Beyond: the next commit.
     pub group_writes_max: usize,
+    /// Open it also if a copy into it was not finished, to go on with that. Default false.
+    pub unfinished: bool,
 }
 
 impl Default for EmbeddedOptions {
@@ -80,6 +84,7 @@ impl Default for EmbeddedOptions {
             clock: clock::system(),
             images: ImageOptions::default(),
             group_writes_max: 1024,
+            unfinished: false,
         }
     }
 }
@@ -102,6 +107,10 @@ impl Embedded {
     pub fn open(directory: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
         create_directory(directory)?;
         let lock = Lock::take(directory)?;
+        let unfinished = Unfinished::in_directory(directory);
+        if unfinished.is_marked() && !options.unfinished {
+            return Err(OpenError::Unfinished { store: directory.display().to_string() });
+        }
         let depot = Depot::open(directory, &options.images, true)?;
         let path = directory.join("otter.db");
         let mut database = schema::open(&path)?;
@@ -119,7 +128,7 @@ impl Embedded {
             .name("otter-commit".to_owned())
             .spawn(|| committer.run())
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { shared, messages, reader, committer: Some(committer), _lock: lock })
+        Ok(Self { shared, messages, reader, committer: Some(committer), unfinished, _lock: lock })
     }
 
     /// The store of one thread. `wake` is rung when answers to writes wait; answers to reads wait
@@ -139,7 +148,8 @@ impl Embedded {
     #[must_use]
     pub fn operator(&self) -> Operator {
         let (messages, reader) = (self.messages.clone(), Arc::clone(&self.reader));
-        Operator::new(Tabled::of_embedded(Arc::clone(&self.shared), messages, reader))
+        let (shared, unfinished) = (Arc::clone(&self.shared), self.unfinished.clone());
+        Operator::new(Tabled::of_embedded(shared, messages, reader, unfinished))
     }
 
     /// Waits for the last group to be committed and gives the directory free, as dropping does.
@@ -151,12 +161,14 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.shared.close();
+        // Before the thread that writes: whoever hangs up last writes the log back and removes it,
+        // and this connection may only read.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Both fail only if the committer broke off, and then there is nothing to wait for.
         let _ = self.messages.send(Message::Close);
         if let Some(committer) = self.committer.take() {
             let _ = committer.join();
         }
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

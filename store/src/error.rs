@@ -71,6 +71,15 @@ pub enum OpenError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A copy into it was begun and not finished: not all facts are there.
+    #[error(
+        "a copy into {store} was not finished; make it again to its end, or start with an empty \
+         store"
+    )]
+    Unfinished {
+        /// The data directory, or `Redis`.
+        store: String,
+    },
     /// The database refused an operation for another reason.
     #[error("cannot open {}: {source}", path.display())]
     Database {

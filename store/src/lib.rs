@@ -89,6 +89,7 @@ use std::sync::Arc;
 pub use otter_protocol::{Answer, Query};
 
 pub use clock::Clock;
+pub use copy::{DeviceCopy, Fact, KeptKeys, TokenCopy};
 pub use depot::ImageOptions;
 pub use embedded::{Embedded, EmbeddedOptions, EmbeddedStore};
 pub use error::{OpenError, OperatorError, Subject};
@@ -108,6 +109,7 @@ pub use stats::{Buckets, RedisStats, StoreStats};
 mod aside;
 mod clock;
 mod committer;
+mod copy;
 mod depot;
 mod embedded;
 mod error;
@@ -132,6 +134,7 @@ mod stats;
 mod tabled;
 mod tables;
 mod token;
+mod unfinished;
 
 /// Names one query of one connection in one driver: the driver's to choose, like epoll's data.
 /// The answer carries it; the store does nothing else with it.

@@ -3,6 +3,7 @@
 use otter_protocol::{DeviceId, OwnerId};
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
+use crate::copy::DeviceCopy;
 use crate::load::{DEVICE_COLUMNS, DEVICE_COLUMNS_LEN, device_facts, owner_id, unsigned};
 use crate::operator::{DeviceFilter, DeviceRow};
 use crate::tables::{Detail, DeviceFacts, Tables};
@@ -62,6 +63,55 @@ pub(crate) fn one_from_database(
     database.prepare_cached(&select("udid = ?1"))?.query_row([device.0], database_row).optional()
 }
 
+/// The next devices in the order of their registration, behind row `last` of the database, and the
+/// last row of them; without their newest release.
+///
+/// # Errors
+/// What the database said.
+pub(crate) fn registered(
+    database: &Connection,
+    last: i64,
+    limit: usize,
+) -> Result<(Vec<DeviceCopy>, i64)> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let sql = select("devices.id > ?1 ORDER BY devices.id LIMIT ?2");
+    let mut statement = database.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![last, limit])?;
+    let (mut devices, mut last) = (Vec::new(), last);
+    while let Some(row) = rows.next()? {
+        let facts = device_facts(row, 0)?;
+        devices.push(DeviceCopy {
+            digest: facts.digest,
+            told_auto_update: facts.told_auto_update,
+            row: database_row(row)?,
+        });
+        last = row.get(DEVICE_COLUMNS_LEN + 4)?;
+    }
+    Ok((devices, last))
+}
+
+/// As [`registered`]; `last` counts rows.
+pub(crate) fn registered_in_memory(
+    tables: &Tables,
+    last: i64,
+    limit: usize,
+) -> (Vec<DeviceCopy>, i64) {
+    let first = u32::try_from(last).unwrap_or(u32::MAX);
+    let rows = (first..tables.devices.len()).take(limit);
+    let devices: Vec<_> = rows
+        .map(|row| {
+            let facts = tables.devices.facts(row);
+            DeviceCopy {
+                digest: facts.digest,
+                told_auto_update: facts.told_auto_update,
+                row: DeviceRow { newest: None, ..memory_row(tables, row) },
+            }
+        })
+        .collect();
+    let last = last + devices.len() as i64;
+    (devices, last)
+}
+
 fn memory_row(tables: &Tables, row: u32) -> DeviceRow {
     let facts = tables.devices.facts(row);
     let detail = tables.details.as_ref().map(|details| details.of(facts.udid)).unwrap_or_default();
@@ -99,7 +149,8 @@ fn device_row(facts: &DeviceFacts<&str>, owner: OwnerId, detail: Detail) -> Devi
 
 fn select(condition: &str) -> String {
     format!(
-        "SELECT {DEVICE_COLUMNS}, owners.owner, registered, coalesce(facts, '{{}}'), push
+        "SELECT {DEVICE_COLUMNS}, owners.owner, registered, coalesce(facts, '{{}}'), push,
+                devices.id
          FROM devices
          JOIN owners ON owners.id = devices.owner
          LEFT JOIN details ON details.device = devices.id

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use otter_protocol::{Alias, ApiKey, DeviceId, Mac, Offer, Offered, OwnerId};
 
+use crate::copy::Copying;
 use crate::depot::Depot;
 use crate::error::{OperatorError, Subject};
 use crate::image::Image;
@@ -38,9 +39,9 @@ pub struct Operator {
 }
 
 /// What a store does for operators; see [`Operator`] for what each means.
-pub(crate) trait Backing: Facts + Publication {}
+pub(crate) trait Backing: Facts + Publication + Copying {}
 
-impl<B: Facts + Publication> Backing for B {}
+impl<B: Facts + Publication + Copying> Backing for B {}
 
 /// The part of a [`Backing`] that speaks of owners, keys and devices.
 pub(crate) trait Facts: Send + Sync {

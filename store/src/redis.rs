@@ -36,6 +36,7 @@ use self::status::Status;
 mod adoption;
 mod catalog;
 mod connect;
+mod copy;
 mod desk;
 mod device;
 mod identify;
@@ -43,6 +44,8 @@ mod keys;
 mod library;
 mod line;
 mod link;
+mod node;
+mod nodes;
 mod op;
 mod operator;
 mod publication;
@@ -116,6 +119,8 @@ pub struct RedisOptions {
     pub images: ImageOptions,
     /// The clock on which deadlines stand. Default none: Redis' own.
     pub clock: Option<Clock>,
+    /// Open it also if a copy into it was not finished, to go on with that. Default false.
+    pub unfinished: bool,
 }
 
 impl RedisOptions {
@@ -131,6 +136,7 @@ impl RedisOptions {
             accept_key_hash: false,
             images: ImageOptions::default(),
             clock: None,
+            unfinished: false,
         }
     }
 }
@@ -160,6 +166,7 @@ impl Redis {
     ///
     /// # Errors
     /// [`OpenError::Redis`] if the URL makes no sense or Redis cannot be reached or used;
+    /// [`OpenError::Unfinished`] if a copy into it was not finished;
     /// [`OpenError::Directory`] if the directory cannot be used; [`OpenError::Origin`] for an
     /// origin of images that cannot be one.
     pub fn open(directory: &Path, options: RedisOptions) -> Result<Self, OpenError> {

@@ -1,5 +1,6 @@
 //! The operator's side of the stores that answer from tables in memory.
 
+use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError};
 
@@ -7,6 +8,7 @@ use otter_protocol::{DeviceId, OwnerId};
 use rusqlite::Connection;
 
 use crate::committer::Message;
+use crate::copy::DeviceCopy;
 use crate::depot::Depot;
 use crate::embedded::Reader;
 use crate::error::{OperatorError, Subject};
@@ -20,6 +22,7 @@ use crate::shared::Shared;
 use crate::stats::StoreStats;
 use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch};
 use crate::token::key_hash;
+use crate::unfinished::Unfinished;
 
 /// An operator's side that decides by the tables.
 pub(crate) struct Tabled {
@@ -30,7 +33,7 @@ pub(crate) struct Tabled {
 /// What makes an operator's writes durable, if anything does.
 enum Keeping {
     Memory,
-    Embedded { messages: Sender<Message>, reader: Reader },
+    Embedded { messages: Sender<Message>, reader: Reader, unfinished: Unfinished },
 }
 
 impl Tabled {
@@ -42,8 +45,9 @@ impl Tabled {
         shared: Arc<Shared>,
         messages: Sender<Message>,
         reader: Reader,
+        unfinished: Unfinished,
     ) -> Self {
-        Self { shared, keeping: Keeping::Embedded { messages, reader } }
+        Self { shared, keeping: Keeping::Embedded { messages, reader, unfinished } }
     }
 
     /// What all threads of the store share.
@@ -65,6 +69,38 @@ impl Tabled {
                 let _ = messages.send(Message::Operation(operation));
                 outcome.recv().unwrap_or_else(|_| Err(OperatorError::unavailable(Closed)))
             }
+        }
+    }
+
+    /// The next devices in the order of their registration, behind the one that this same function
+    /// named as the last; without their newest release.
+    pub(crate) fn devices_after(&self, last: i64, limit: usize) -> Outcome<(Vec<DeviceCopy>, i64)> {
+        match &self.keeping {
+            Keeping::Memory => {
+                Ok(listing::registered_in_memory(&self.shared.tables(), last, limit))
+            }
+            Keeping::Embedded { reader, .. } => {
+                read(reader, |database| listing::registered(database, last, limit))
+            }
+        }
+    }
+
+    /// Was a copy into it begun and not finished?
+    pub(crate) fn is_unfinished(&self) -> bool {
+        match &self.keeping {
+            Keeping::Memory => false,
+            Keeping::Embedded { unfinished, .. } => unfinished.is_marked(),
+        }
+    }
+
+    /// Says whether a copy into it is under way.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn set_unfinished(&self, is_unfinished: bool) -> io::Result<()> {
+        match &self.keeping {
+            Keeping::Memory => Ok(()),
+            Keeping::Embedded { unfinished, .. } => unfinished.mark(is_unfinished),
         }
     }
 

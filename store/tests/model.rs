@@ -26,13 +26,28 @@ proptest! {
     /// One after the other, all are answered alike.
     #[test]
     fn all_stores_answer_alike(steps in prop::collection::vec(step(), 1..80)) {
-        let alone = |step| match step {
-            Step::Turn(asked) => asked.into_iter().map(|asked| Step::Turn(vec![asked])).collect(),
-            other => vec![other],
-        };
-        let steps: Vec<Step> = steps.into_iter().flat_map(alone).collect();
-        compare(&Which::ALL[1..], &steps, true)?;
+        compare(&Which::ALL[1..], &one_by_one(steps), true)?;
     }
+}
+
+#[cfg(feature = "redis")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(config().cases / 12 + 1))]
+
+    /// A cluster, where no two keys need be on one node, answers as all do.
+    #[test]
+    fn a_cluster_answers_alike(steps in prop::collection::vec(step(), 1..60)) {
+        compare(&[Which::Cluster], &one_by_one(steps), true)?;
+    }
+}
+
+/// With turns of one question each.
+fn one_by_one(steps: Vec<Step>) -> Vec<Step> {
+    let alone = |step| {
+        let Step::Turn(asked) = step else { return vec![step] };
+        asked.into_iter().map(|asked| Step::Turn(vec![asked])).collect()
+    };
+    steps.into_iter().flat_map(alone).collect()
 }
 
 /// Takes the steps in a memory store and in others, and compares what comes of them.
@@ -497,7 +512,7 @@ impl Side {
     /// A MAC that only this device has.
     fn own_mac(&self, device: DeviceId, mac: Mac) -> Mac {
         let number = self.devices.iter().position(|known| *known == device);
-        let number = number.map_or(1000 + u64::from(device.0[0]), |number| number as u64);
+        let number = number.unwrap_or_else(|| 1000 + usize::from(device.0[0])) as u64;
         let variant = MACS.iter().position(|text| Mac::parse(text) == Some(mac)).unwrap_or(0);
         Mac::from_bits(number << 8 | variant as u64).expect("fits")
     }

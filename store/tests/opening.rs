@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{Bench, Which, check_in, grant, recording};
 use otter_protocol::{CheckIn, DeviceId, Mac, Query, Record};
-use otter_store::{Embedded, EmbeddedOptions, OpenError, Target};
+use otter_store::{DeviceFilter, Embedded, EmbeddedOptions, OpenError, Target};
 use rusqlite::Connection;
 
 fn open(directory: &Path) -> Result<Embedded, OpenError> {
@@ -67,6 +67,16 @@ fn the_second_opener_is_told_who_the_first_is() {
     assert!(text.contains("stop that server first"), "{text}");
     first.close();
     open(data.path()).expect("free again");
+}
+
+#[test]
+fn a_store_that_was_read_leaves_no_log_behind_either() {
+    let data = filled();
+    let store = open(data.path()).expect("a store");
+    store.operator().create_owner(None).expect("a write");
+    store.operator().devices(&DeviceFilter::default()).expect("a read");
+    store.close();
+    assert!(!data.path().join("otter.db-wal").exists(), "the log is written back");
 }
 
 #[test]
@@ -187,7 +197,7 @@ fn everything_is_there_again_after_a_restart() {
     let stats = store.operator().stats();
     assert_eq!((stats.owners, stats.keys, stats.devices, stats.releases), (1, 1, 200, 1));
     assert_eq!((stats.tokens_open, stats.tokens_started), (200, 0));
-    let rows = store.operator().devices(&otter_store::DeviceFilter::default()).expect("readable");
+    let rows = store.operator().devices(&DeviceFilter::default()).expect("readable");
     assert_eq!(rows.len(), 100);
     assert!(rows.iter().all(|row| row.newest.is_some()));
     assert!(rows.iter().all(|row| row.udid != DeviceId([0; 16])));

@@ -30,7 +30,7 @@ impl Tree {
     }
 
     /// A good build.
-    fn build(&self, owner: &str, udid: &str, version: &str, image: &[u8]) -> PathBuf {
+    pub(crate) fn build(&self, owner: &str, udid: &str, version: &str, image: &[u8]) -> PathBuf {
         let place = self.place(owner, udid);
         fs::write(place.join("firmware.bin"), image).expect("written");
         write_envelope(&place, &envelope(owner, udid, version));

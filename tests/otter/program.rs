@@ -82,7 +82,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(data)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(args)

@@ -1,7 +1,5 @@
 //! Owners that THiNX made in a Redis that Otter sees for the first time.
 
-use fred::clients::Client;
-use fred::interfaces::ClientLike;
 use fred::types::Key;
 use fred::types::scan::ScanType;
 use futures_util::{Stream, StreamExt, TryStreamExt, pin_mut};
@@ -16,16 +14,15 @@ use super::trouble::Trouble;
 ///
 /// # Errors
 /// See [`Trouble`].
-pub(super) async fn adopt(desk: &Desk, client: &Client) -> Result<(), Trouble> {
+pub(super) async fn adopt(desk: &Desk) -> Result<(), Trouble> {
     if !desk.owners().await?.is_empty() {
         return Ok(());
     }
     let (count, kind) = (Some(KEYS_PER_LOOK), Some(ScanType::String));
-    if client.is_clustered() {
-        take_in(desk, client.scan_cluster_buffered(PATTERN, count, kind)).await
-    } else {
-        take_in(desk, client.scan_buffered(PATTERN, count, kind)).await
+    for node in desk.link.nodes.all() {
+        take_in(desk, node.client.scan_buffered(PATTERN, count, kind.clone())).await?;
     }
+    Ok(())
 }
 
 async fn take_in(

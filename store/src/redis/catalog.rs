@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use super::keys::hex;
 use super::reply::Reply;
 use super::trouble::Trouble;
-use crate::publishing::Target;
+use crate::operator::KeyRow;
+use crate::publishing::{ReleaseRow, Target};
 use crate::tables::{Owners, Release, Releases};
 
 /// An owner's keys and releases at one moment.
@@ -136,10 +137,19 @@ pub(super) fn with_key(
     alias: &str,
     created: u64,
 ) -> Result<String, Trouble> {
-    let new = serde_json::json!({ "hash": hex(hash), "alias": alias, "created": created });
-    let new = new.to_string();
+    let new = entry(hash, alias, created).to_string();
     let all = array(api_keys)?.into_iter().map(RawValue::get);
     Ok(array_of(all.chain([new.as_str()])))
+}
+
+/// `ak:<owner>` with just these keys.
+pub(super) fn api_keys_text(keys: &[KeyRow]) -> String {
+    Value::Array(keys.iter().map(|key| entry(&key.hash, &key.alias, key.created)).collect())
+        .to_string()
+}
+
+fn entry(hash: &[u8; 32], alias: &str, created: u64) -> Value {
+    serde_json::json!({ "hash": hex(hash), "alias": alias, "created": created })
 }
 
 /// `ak:<owner>` without the key of this hash.
@@ -201,10 +211,10 @@ pub(super) fn release_record(offer: &Offer, target: Target, source: Option<&str>
 }
 
 /// A whole record: place, times, and what [`release_record`] made.
-pub(super) fn release_value(place: u64, release: &Release) -> String {
-    let record = release_record(&release.offer, release.target, release.source.as_deref());
-    let withdrawn = release.withdrawn.unwrap_or_default();
-    format!("{place} {} {withdrawn} {record}", release.published)
+pub(super) fn release_value(place: u64, row: &ReleaseRow) -> String {
+    let record = release_record(&row.offer, row.target, row.source.as_deref());
+    let withdrawn = row.withdrawn.unwrap_or_default();
+    format!("{place} {} {withdrawn} {record}", row.published)
 }
 
 /// A release with its place among the owner's.
@@ -269,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_release_is_read_as_it_was_written() {
-        let release = Release {
+        let row = ReleaseRow {
             offer: Arc::new(Offer {
                 release: ReleaseId([3; 16]),
                 version: "1.0.0".into(),
@@ -280,16 +290,24 @@ mod tests {
                 size: 77,
                 kind: Kind::Bundle,
             }),
-            owner: 0,
+            owner: OwnerId::parse(&"a".repeat(64)).expect("an owner id"),
             target: Target::Device(DeviceId([4; 16])),
             published: 5,
             withdrawn: Some(6),
             source: Some("a \"source\"".into()),
         };
-        let value = release_value(11, &release);
+        let value = release_value(11, &row);
         let (place, read) = release_from(ReleaseId([3; 16]), &value).expect("readable");
-        assert_eq!((place, release_value(11, &read)), (11, value));
-        assert_eq!(read.offer, release.offer);
+        assert_eq!((place, &read.offer), (11, &row.offer));
+        let again = ReleaseRow {
+            offer: read.offer,
+            owner: row.owner,
+            target: read.target,
+            published: read.published,
+            withdrawn: read.withdrawn,
+            source: read.source.map(String::from),
+        };
+        assert_eq!(again, row);
         for odd in ["", "1 2 3", "1 2 3 {}", "x 2 3 {}"] {
             assert!(release_from(ReleaseId([3; 16]), odd).is_none(), "{odd}");
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TlsConfig, TlsConnector,
-    TlsHostMapping, UnresponsiveConfig,
+    Config, ConnectionConfig, PerformanceConfig, ReconnectError, ReconnectPolicy, Server,
+    ServerConfig, TlsConfig, TlsConnector, TlsHostMapping, UnresponsiveConfig,
 };
 use fred::types::{Builder, InfoKind};
 use rustls::pki_types::CertificateDer;
@@ -18,85 +18,174 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
 use super::RedisOptions;
-use super::link::Replicated;
+use super::node::{Node, Replicated};
+use super::nodes::{Nodes, Said};
 use super::status::Status;
 use crate::error::OpenError;
 
-/// A line to Redis that was tried.
-pub(super) struct Connected {
-    pub(super) client: Client,
-    pub(super) replicated: Option<Replicated>,
-    /// What an operator should know.
-    pub(super) warnings: Vec<String>,
+/// Connects to servers of one Redis.
+pub(super) struct Dialer {
+    config: Config,
+    timeout: Duration,
+    replicas: u32,
+    replicas_timeout: Duration,
+    status: Arc<Status>,
 }
 
-/// Connects and looks whether this Redis will do.
+/// Connects and looks whether this Redis will do; also says what an operator should know.
 ///
 /// # Errors
 /// [`OpenError::Redis`]
 pub(super) async fn connect(
     options: &RedisOptions,
     status: &Arc<Status>,
-) -> Result<Connected, OpenError> {
-    let config = config(options)?;
-    let client = client(&config, options, status).await?;
-    let info: String = client
-        .info(Some(InfoKind::All))
-        .await
-        .map_err(|error| OpenError::redis(format!("it does not say what it is: {error}")))?;
-    let warnings = examine(&info)?;
-    let replicated = if options.replicas > 0 {
-        Some(Replicated {
-            client: self::client(&config, options, status).await?,
-            replicas: options.replicas,
-            timeout: options.replicas_timeout,
-        })
-    } else {
-        None
+) -> Result<(Nodes, Vec<String>), OpenError> {
+    let dialer = Dialer {
+        config: config(options)?,
+        timeout: options.timeout,
+        replicas: options.replicas,
+        replicas_timeout: options.replicas_timeout,
+        status: Arc::clone(status),
     };
-    status.set_up(true);
-    Ok(Connected { client, replicated, warnings })
+    if dialer.is_cluster() {
+        let (info, said) = dialer.find_cluster().await?;
+        let warnings = examine(&info)?;
+        return Ok((Nodes::cluster(dialer, &said)?, warnings));
+    }
+    let client = dialer.dial(&dialer.config).await?;
+    let warnings = examine(&info(&client).await?)?;
+    let replicated = match dialer.replicas {
+        0 => None,
+        _ => Some(dialer.replicated(dialer.dial(&dialer.config).await?)),
+    };
+    Ok((Nodes::single(dialer, Node::new(None, client, replicated)), warnings))
 }
 
-async fn client(
-    config: &Config,
-    options: &RedisOptions,
-    status: &Arc<Status>,
-) -> Result<Client, OpenError> {
-    let patience = options.timeout;
-    // Claims that wait for replicas may take that much longer.
-    let reply_max =
-        patience + if options.replicas > 0 { options.replicas_timeout } else { Duration::ZERO };
-    let client = Builder::from_config(config.clone())
-        .set_performance_config(PerformanceConfig {
-            default_command_timeout: reply_max,
-            ..PerformanceConfig::default()
-        })
-        .set_connection_config(ConnectionConfig {
-            connection_timeout: patience,
-            internal_command_timeout: patience,
-            // What was under way when a connection ended is never sent again: it might have been
-            // carried out.
-            max_command_attempts: 1,
-            unresponsive: UnresponsiveConfig {
-                max_timeout: Some(reply_max),
-                interval: patience / 4,
-            },
-            ..ConnectionConfig::default()
-        })
-        .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2))
-        .build()
-        .map_err(|error| OpenError::redis(error.details()))?;
-    let noted = Arc::clone(status);
-    client.on_error(move |(error, server)| {
-        let at = server.map_or_else(String::new, |server| format!("{server}: "));
-        noted.note(format!("{at}{}", error.details()));
-        async { Ok(()) }
-    });
-    match timeout(CONNECT_PATIENCE.max(patience), client.init()).await {
-        Ok(Ok(_)) => Ok(client),
-        Ok(Err(error)) => Err(OpenError::redis(error.details())),
-        Err(_) => Err(OpenError::redis("it does not answer")),
+async fn info(client: &Client) -> Result<String, OpenError> {
+    let info = client.info(Some(InfoKind::All)).await;
+    info.map_err(|error| {
+        OpenError::redis(format!("it does not say what it is: {}", error.details()))
+    })
+}
+
+impl Dialer {
+    pub(super) fn is_cluster(&self) -> bool {
+        self.config.server.is_clustered()
+    }
+
+    /// Asks any node that the URL names what it is, and who has which slots.
+    ///
+    /// # Errors
+    /// [`OpenError::Redis`] of the last one if there is none.
+    pub(super) async fn find_cluster(&self) -> Result<(String, Said), OpenError> {
+        let mut refusal = OpenError::redis("its URL names no node");
+        for server in self.config.server.hosts() {
+            let server = self.server(server.host.to_string(), server.port);
+            match self.ask_node(&server).await {
+                Ok(found) => return Ok(found),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    async fn ask_node(&self, server: &Server) -> Result<(String, Said), OpenError> {
+        let client = self.dial(&self.config_of(server)).await?;
+        let info = info(&client).await;
+        let said = Said::ask(&client, server).await;
+        // Whether or not it says goodbye.
+        let _ = client.quit().await;
+        Ok((info?, said.ok_or_else(|| OpenError::redis("it is no node of a cluster"))?))
+    }
+
+    /// A server of the cluster. Its certificate may name it as the URL does, where that names only
+    /// one host.
+    pub(super) fn server(&self, host: String, port: u16) -> Server {
+        let mut server = Server::new(host, port);
+        let hosts = self.config.server.hosts();
+        let is_named = hosts.iter().any(|named| named.host == server.host);
+        if self.config.tls.is_some() && !is_named {
+            server.tls_server_name = hosts.first().map(|named| named.host.clone());
+        }
+        server
+    }
+
+    /// A server of the cluster, which is connected to in the background.
+    ///
+    /// # Errors
+    /// [`OpenError::Redis`] if its name makes no sense.
+    pub(super) fn node(&self, server: &Server) -> Result<Node, OpenError> {
+        let mut config = self.config_of(server);
+        config.fail_fast = false;
+        let dial = || {
+            let client = self.client(&config)?;
+            client.connect();
+            Ok::<_, OpenError>(client)
+        };
+        let replicated = match self.replicas {
+            0 => None,
+            _ => Some(self.replicated(dial()?)),
+        };
+        Ok(Node::new(Some(server.clone()), dial()?, replicated))
+    }
+
+    fn config_of(&self, server: &Server) -> Config {
+        let server = ServerConfig::Centralized { server: server.clone() };
+        Config { server, ..self.config.clone() }
+    }
+
+    fn replicated(&self, client: Client) -> Replicated {
+        Replicated { client, replicas: self.replicas, timeout: self.replicas_timeout }
+    }
+
+    async fn dial(&self, config: &Config) -> Result<Client, OpenError> {
+        let client = self.client(config)?;
+        match timeout(CONNECT_PATIENCE.max(self.timeout), client.init()).await {
+            Ok(Ok(_)) => Ok(client),
+            Ok(Err(error)) => Err(OpenError::redis(error.details())),
+            Err(_) => Err(OpenError::redis("it does not answer")),
+        }
+    }
+
+    fn client(&self, config: &Config) -> Result<Client, OpenError> {
+        let patience = self.timeout;
+        // Claims that wait for replicas may take that much longer.
+        let reply_max =
+            patience + if self.replicas > 0 { self.replicas_timeout } else { Duration::ZERO };
+        let client = Builder::from_config(config.clone())
+            .set_performance_config(PerformanceConfig {
+                default_command_timeout: reply_max,
+                ..PerformanceConfig::default()
+            })
+            .set_connection_config(ConnectionConfig {
+                connection_timeout: patience,
+                internal_command_timeout: patience,
+                // What was under way when a connection ended is never sent again: it might have
+                // been carried out.
+                max_command_attempts: 1,
+                // A connection that ends takes the answers to all that is under way with it. So it
+                // ends for an answer only where another server can be found instead.
+                reconnect_errors: if config.server.is_sentinel() {
+                    vec![ReconnectError::ReadOnly]
+                } else {
+                    Vec::new()
+                },
+                unresponsive: UnresponsiveConfig {
+                    max_timeout: Some(reply_max),
+                    interval: patience / 4,
+                },
+                ..ConnectionConfig::default()
+            })
+            .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2))
+            .build()
+            .map_err(|error| OpenError::redis(error.details()))?;
+        let noted = Arc::clone(&self.status);
+        client.on_error(move |(error, server)| {
+            let at = server.map_or_else(String::new, |server| format!("{server}: "));
+            noted.note(format!("{at}{}", error.details()));
+            async { Ok(()) }
+        });
+        Ok(client)
     }
 }
 

@@ -6,6 +6,7 @@ use otter_protocol::{Alias, Device, DeviceId, Mac, Offered, OwnerId, ReleaseId};
 
 use super::reply::{Reply, Text};
 use super::trouble::Trouble;
+use crate::copy::DeviceCopy;
 use crate::operator::DeviceRow;
 
 /// What the operation `device` answers of a device that is known.
@@ -44,18 +45,31 @@ impl Known {
         Ok(Some(Self { owner, device, platform }))
     }
 
-    /// Reads what the operation `row` answers; `None` if there is no such device.
+    /// Reads what operators see out of what the operation `row` answers; `None` if there is no such
+    /// device.
     ///
     /// # Errors
     /// As [`Known::read`].
-    pub(super) fn read_row(udid: DeviceId, mut reply: Reply) -> Result<Option<DeviceRow>, Trouble> {
+    pub(super) fn read_row(udid: DeviceId, reply: Reply) -> Result<Option<DeviceRow>, Trouble> {
+        Ok(Self::read_copy(udid, reply)?.map(|copy| copy.row))
+    }
+
+    /// Reads all of what the operation `row` answers; `None` if there is no such device.
+    ///
+    /// # Errors
+    /// As [`Known::read`].
+    pub(super) fn read_copy(
+        udid: DeviceId,
+        mut reply: Reply,
+    ) -> Result<Option<DeviceCopy>, Trouble> {
         let Some(Self { owner, device, platform }) = Self::read(udid, &mut reply)? else {
             return Ok(None);
         };
         let registered = reply.number()?;
         let facts = reply.optional()?.map_or_else(|| "{}".into(), |facts| Box::from(&*facts));
         let push = reply.optional()?.map(|push| push.to_string());
-        Ok(Some(DeviceRow {
+        let (digest, told_auto_update) = (device.digest, device.told_auto_update);
+        let row = DeviceRow {
             udid,
             owner,
             alias: device.alias,
@@ -70,7 +84,8 @@ impl Known {
             push,
             offered: device.offered,
             newest: None,
-        }))
+        };
+        Ok(Some(DeviceCopy { row, digest, told_auto_update }))
     }
 }
 
@@ -79,7 +94,7 @@ pub(super) fn mac_text(mac: Mac) -> String {
     format!("{:012x}", mac.to_bits())
 }
 
-fn mac_from(text: &str) -> Option<Mac> {
+pub(super) fn mac_from(text: &str) -> Option<Mac> {
     u64::from_str_radix(text, 16).ok().and_then(Mac::from_bits)
 }
 

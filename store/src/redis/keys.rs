@@ -68,6 +68,9 @@ pub(super) fn devices(owner: &OwnerId, shard: u8) -> Key {
 /// Sorted set: all owners by the time of their creation.
 pub(super) const OWNERS: &str = "owners";
 
+/// String: there while a copy into this Redis is under way.
+pub(super) const UNFINISHED: &str = "unfinished";
+
 /// The part of an owner's devices that a device belongs to.
 pub(super) fn shard(udid: DeviceId) -> u8 {
     udid.0[0] >> 4

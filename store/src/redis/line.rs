@@ -10,12 +10,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{self, LocalSet};
 use tokio::time::timeout;
 
-use super::connect::{self, Connected};
+use super::connect;
 use super::desk::Desk;
 use super::identify::Plain;
 use super::link::Link;
 use super::status::Status;
-use super::{Message, RedisOptions, adoption};
+use super::{Message, RedisOptions, adoption, keys};
 use crate::error::OpenError;
 use crate::images::Images;
 use crate::job::Promise;
@@ -71,18 +71,20 @@ impl Line {
     }
 
     async fn open(&self) -> Result<(Rc<Desk>, Vec<String>), OpenError> {
-        let Connected { client, replicated, warnings } =
-            connect::connect(&self.options, &self.status).await?;
-        let clock = self.options.clock.clone();
-        let link = Link::new(client.clone(), replicated, clock, Arc::clone(&self.status));
-        let link = Rc::new(link);
+        let (nodes, warnings) = connect::connect(&self.options, &self.status).await?;
+        let link = Rc::new(Link::new(nodes, self.options.clock.clone(), Arc::clone(&self.status)));
+        link.watch(self.options.timeout / 4);
         let (images, counters) = (Arc::clone(&self.images), Arc::clone(&self.counters));
         let desk = Desk::new(Rc::clone(&link), images, counters, self.options.accept_key_hash);
         let desk = Rc::new(desk);
         task::spawn_local(Rc::clone(&link).run());
-        task::spawn_local(link.watch(self.options.timeout / 4));
         task::spawn_local(Rc::clone(&desk).ring());
-        adoption::adopt(&desk, &client).await.map_err(OpenError::redis)?;
+        link.wait_until_up(self.options.timeout).await.map_err(OpenError::redis)?;
+        let unfinished = desk.text(keys::UNFINISHED.to_owned()).await.map_err(OpenError::redis)?;
+        if unfinished.is_some() && !self.options.unfinished {
+            return Err(OpenError::Unfinished { store: "this Redis".to_owned() });
+        }
+        adoption::adopt(&desk).await.map_err(OpenError::redis)?;
         Ok((desk, warnings))
     }
 }

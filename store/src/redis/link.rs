@@ -13,16 +13,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::Value;
 use fred::util::redis_keyslot;
 use tokio::sync::Notify;
 use tokio::task;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::library::Library;
+use super::node::{Failed, Node, number};
+use super::nodes::{Nodes, Redirection};
 use super::op::{Arg, Kind, Op};
 use super::reply::Reply;
 use super::round::{Place, Round};
@@ -32,11 +32,7 @@ use crate::clock::Clock;
 
 /// The line to Redis, for the thread that owns it.
 pub(super) struct Link {
-    client: Client,
-    /// For claims that wait until replicas have them: a line of its own, because waiting holds up
-    /// all that follows.
-    replicated: Option<Replicated>,
-    is_cluster: bool,
+    pub(super) nodes: Nodes,
     library: Library,
     clock: Option<Clock>,
     status: Arc<Status>,
@@ -44,16 +40,6 @@ pub(super) struct Link {
     /// Rung when there is something to send.
     turn: Notify,
     turns: Cell<u64>,
-    /// When each call that is under way was sent.
-    under_way: RefCell<HashMap<u64, Instant>>,
-    calls: Cell<u64>,
-}
-
-/// How claims wait for replicas.
-pub(super) struct Replicated {
-    pub(super) client: Client,
-    pub(super) replicas: u32,
-    pub(super) timeout: Duration,
 }
 
 /// What goes into one call: a hash slot (0 on a single server) and the function.
@@ -66,25 +52,19 @@ struct Gathered {
     under_way: usize,
 }
 
+/// An operation, and where its answer goes.
+type Asked = (Op, Place);
+
 impl Link {
-    pub(super) fn new(
-        client: Client,
-        replicated: Option<Replicated>,
-        clock: Option<Clock>,
-        status: Arc<Status>,
-    ) -> Self {
+    pub(super) fn new(nodes: Nodes, clock: Option<Clock>, status: Arc<Status>) -> Self {
         Self {
-            is_cluster: client.is_clustered(),
-            client,
-            replicated,
+            nodes,
             library: Library::new(),
             clock,
             status,
             groups: RefCell::default(),
             turn: Notify::new(),
             turns: Cell::new(0),
-            under_way: RefCell::default(),
-            calls: Cell::new(0),
         }
     }
 
@@ -100,15 +80,14 @@ impl Link {
     /// Asks several operations, together with all others of this turn.
     pub(super) fn ask_all(&self, ops: impl IntoIterator<Item = Op>) -> Rc<Round> {
         let round = Rc::<Round>::default();
-        let is_up = self.status.is_up();
         let mut groups = self.groups.borrow_mut();
         for op in ops {
             let place = round.place();
-            if is_up {
-                let slot = match op.keys.first() {
-                    Some(key) if self.is_cluster => redis_keyslot(key.as_bytes()),
-                    Some(_) | None => 0,
-                };
+            let slot = match op.keys.first() {
+                Some(key) if self.is_cluster() => redis_keyslot(key.as_bytes()),
+                Some(_) | None => 0,
+            };
+            if self.is_up(slot) {
                 groups.entry((slot, op.kind)).or_default().ops.push((op, place));
             }
         }
@@ -116,9 +95,13 @@ impl Link {
         round
     }
 
-    /// Do all questions go to one server?
+    /// Do questions go to different servers?
     pub(super) fn is_cluster(&self) -> bool {
-        self.is_cluster
+        self.nodes.is_cluster()
+    }
+
+    fn is_up(&self, slot: u16) -> bool {
+        self.nodes.of(slot).is_some_and(|node| node.is_up())
     }
 
     /// Counts the turns in which something was sent: whoever asked in the turn that runs is
@@ -145,37 +128,68 @@ impl Link {
         }
     }
 
-    /// Watches whether Redis answers, forever.
-    pub(super) async fn watch(self: Rc<Self>, patience: Duration) {
-        loop {
-            sleep(WATCH_PAUSE).await;
-            let is_connected = self.client.is_connected()
-                && self.replicated.as_ref().is_none_or(|claims| claims.client.is_connected());
-            let is_up = if self.status.is_up() {
-                is_connected && !self.is_stalled(patience)
-            } else {
-                is_connected && self.answers(patience).await
-            };
-            self.status.set_up(is_up);
+    /// Watches every server, also those that come later, and where the slots of a cluster are.
+    pub(super) fn watch(self: &Rc<Self>, patience: Duration) {
+        let link = Rc::clone(self);
+        self.nodes.watch(move |node| {
+            task::spawn_local(Rc::clone(&link).watch_node(node, patience));
+        });
+        if self.nodes.is_cluster() {
+            task::spawn_local(Rc::clone(self).chart(patience));
         }
     }
 
-    /// Does a call wait for long, and nothing was answered since it was sent?
-    fn is_stalled(&self, patience: Duration) -> bool {
-        self.under_way.borrow().values().min().is_some_and(|sent| sent.elapsed() > patience)
+    /// Watches whether a server answers, for as long as it counts.
+    async fn watch_node(self: Rc<Self>, node: Rc<Node>, patience: Duration) {
+        while self.nodes.is_known(&node) {
+            self.mark(&node, node.look(patience).await);
+            sleep(WATCH_PAUSE).await;
+        }
     }
 
-    async fn answers(&self, patience: Duration) -> bool {
-        let ping = self.client.ping::<Value>(None);
-        matches!(timeout(patience, ping).await, Ok(Ok(_)))
+    /// Says whether a server is there.
+    pub(super) fn mark(&self, node: &Node, is_up: bool) {
+        let was_up = node.is_up();
+        node.set_up(is_up);
+        self.status.set_up(self.nodes.all().iter().any(|node| node.is_up()));
+        if was_up && !is_up {
+            self.give_up();
+        }
+        if was_up != is_up {
+            self.nodes.moved.notify_one();
+        }
+    }
+
+    /// Answers whoever waits to ask a server that is away. Nothing was sent.
+    fn give_up(&self) {
+        for ((slot, _), gathered) in self.groups.borrow_mut().iter_mut() {
+            if !self.is_up(*slot) {
+                gathered.ops.clear();
+            }
+        }
+    }
+
+    /// Asks who has which slots: when somebody says that one is elsewhere, often while a server is
+    /// away, and now and then.
+    async fn chart(self: Rc<Self>, patience: Duration) {
+        loop {
+            let is_whole = self.nodes.all().iter().all(|node| node.is_up());
+            let pause = if is_whole { CHART_PAUSE } else { CHART_PAUSE_BROKEN };
+            // Either will do.
+            let _ = timeout(pause, self.nodes.moved.notified()).await;
+            self.nodes.chart(patience).await;
+            sleep(WATCH_PAUSE).await;
+        }
     }
 
     /// Takes the groups that may be sent now, in calls of at most [`OPS_MAX`].
     fn take_ready(&self) -> Vec<(Group, Vec<Asked>)> {
-        let calls_max = if self.is_cluster { CALLS_PER_SLOT_MAX } else { CALLS_MAX };
+        let calls_max = if self.nodes.is_cluster() { CALLS_PER_SLOT_MAX } else { CALLS_MAX };
         let mut ready = Vec::new();
         let mut groups = self.groups.borrow_mut();
         groups.retain(|group, gathered| {
+            // What waits for replicas holds up what is behind it.
+            let calls_max = if group.1 == Kind::Replicated { 1 } else { calls_max };
             while gathered.under_way < calls_max && !gathered.ops.is_empty() {
                 let rest = gathered.ops.split_off(gathered.ops.len().min(OPS_MAX));
                 ready.push((*group, std::mem::replace(&mut gathered.ops, rest)));
@@ -187,24 +201,18 @@ impl Link {
     }
 
     async fn call(self: Rc<Self>, group: Group, asked: Vec<Asked>) {
-        let number = self.calls.get();
-        self.calls.set(number + 1);
-        self.under_way.borrow_mut().insert(number, Instant::now());
-        let (ops, answers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-        self.status.sent(ops.len());
-        let replies = self.replies(group, ops, answers.len()).await;
-        self.settle(number, &replies);
-        match replies {
-            Ok(replies) => {
-                for (answer, reply) in answers.into_iter().zip(replies) {
-                    answer.fill(reply);
-                }
+        let (slot, kind) = group;
+        let (ops, places): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        // Otherwise nothing is sent, as the places say when they are dropped.
+        if let Some(node) = self.nodes.of(slot).filter(|node| node.is_up()) {
+            let count = ops.len();
+            self.status.sent(count);
+            let mut visit = Visit::begin(node, kind, places);
+            let replies = self.replies(&mut visit, kind, ops, count).await;
+            if let Err(trouble) = &replies {
+                self.status.failed(trouble);
             }
-            Err(trouble) => {
-                for answer in answers {
-                    answer.fill(Err(trouble.clone()));
-                }
-            }
+            tell(visit.end(replies.is_ok()), replies);
         }
         if let Some(gathered) = self.groups.borrow_mut().get_mut(&group) {
             gathered.under_way -= 1;
@@ -212,31 +220,19 @@ impl Link {
         self.turn.notify_one();
     }
 
-    /// Any answer shows that Redis is not stalled.
-    fn settle<R>(&self, number: u64, replies: &Result<R, Trouble>) {
-        let mut under_way = self.under_way.borrow_mut();
-        under_way.remove(&number);
-        match replies {
-            Ok(_) => {
-                let now = Instant::now();
-                under_way.values_mut().for_each(|sent| *sent = (*sent).max(now));
-            }
-            Err(trouble) => self.status.failed(trouble),
-        }
-    }
-
     /// One reply for each operation.
     async fn replies(
         &self,
-        (slot, kind): Group,
+        visit: &mut Visit,
+        kind: Kind,
         ops: Vec<Op>,
         count: usize,
     ) -> Result<Vec<Result<Reply, Trouble>>, Trouble> {
         let args = self.arguments(kind, ops);
-        let mut loaded = false;
-        let mut patience = TRYAGAIN_TIMES;
+        let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
+        let mut asking = false;
         loop {
-            let error = match self.fcall(slot, kind, args.clone()).await {
+            let error = match visit.node.fcall(kind, args.clone(), asking).await {
                 Ok(answer) => match answer.into_bytes() {
                     Some(answer) => return Reply::each(answer, count),
                     None => return Err(Trouble::odd("a call is answered by no text")),
@@ -244,10 +240,18 @@ impl Link {
                 Err(Failed::Known(trouble)) => return Err(trouble),
                 Err(Failed::Call(error)) => error,
             };
-            // In both cases nothing was carried out.
-            if !loaded && error.details().contains("Function not found") {
-                loaded = true;
-                self.load(slot, kind).await?;
+            // In all of these cases nothing was carried out.
+            if loads > 0 && error.details().contains("Function not found") {
+                loads -= 1;
+                visit.node.load(&self.library).await?;
+            } else if let Some(to) = Redirection::read(error.details())
+                && redirections > 0
+            {
+                redirections -= 1;
+                let node = self.nodes.redirect(&visit.node, &to).ok_or(Trouble::Away)?;
+                asking = to.asking;
+                self.wait_for(&node).await?;
+                visit.go(node, kind);
             } else if patience > 0 && error.details().starts_with("TRYAGAIN") {
                 patience -= 1;
                 sleep(TRYAGAIN_PAUSE).await;
@@ -257,28 +261,31 @@ impl Link {
         }
     }
 
-    async fn fcall(&self, slot: u16, kind: Kind, args: Vec<Value>) -> Result<Value, Failed> {
-        let fcall = command("FCALL", slot);
-        match &self.replicated {
-            Some(replicated) if kind == Kind::Replicated => {
-                replicated.call(slot, fcall, args).await
+    /// Waits until all servers are there; where some of a cluster are dead, only for so long.
+    ///
+    /// # Errors
+    /// [`Trouble::Away`] if none is there.
+    pub(super) async fn wait_until_up(&self, patience: Duration) -> Result<(), Trouble> {
+        let nodes = self.nodes.all();
+        let all_up = async {
+            while !nodes.iter().all(|node| node.is_up()) {
+                sleep(TRYAGAIN_PAUSE).await;
             }
-            Some(_) | None => Ok(self.client.custom(fcall, args).await?),
-        }
+        };
+        // One is enough.
+        let _ = timeout(patience, all_up).await;
+        nodes.iter().any(|node| node.is_up()).then_some(()).ok_or(Trouble::Away)
     }
 
-    /// Gives the function to the server that has the slot.
-    async fn load(&self, slot: u16, kind: Kind) -> Result<(), Trouble> {
-        let client = match &self.replicated {
-            Some(replicated) if kind == Kind::Replicated => &replicated.client,
-            Some(_) | None => &self.client,
-        };
-        let code = Value::from(self.library.code.clone());
-        let args = vec!["LOAD".into(), "REPLACE".into(), code];
-        client.custom::<Value, _>(command("FUNCTION", slot), args).await.map_err(|error| {
-            Trouble::Refused(format!("its functions cannot be loaded: {}", error.details()))
-        })?;
-        Ok(())
+    /// Waits until a server that was not known before is connected.
+    async fn wait_for(&self, node: &Rc<Node>) -> Result<(), Trouble> {
+        for _ in 0..CONNECT_TIMES {
+            if node.is_up() {
+                return Ok(());
+            }
+            sleep(TRYAGAIN_PAUSE).await;
+        }
+        Err(Trouble::Away)
     }
 
     /// What the function is called with. Operations of one name and number of arguments that stand
@@ -311,60 +318,50 @@ impl Link {
     }
 }
 
-/// An operation, and where its answer goes.
-type Asked = (Op, Place);
+/// Where a call is under way, under which number.
+struct Visit {
+    node: Rc<Node>,
+    number: u64,
+}
 
-impl Replicated {
-    /// Calls, and waits until enough replicas have what was written. `WAIT` counts only what its
-    /// own connection wrote, so both must have gone over one: its number is asked before and after.
-    async fn call(
-        &self,
-        slot: u16,
-        fcall: CustomCommand,
-        args: Vec<Value>,
-    ) -> Result<Value, Failed> {
-        let pipeline = self.client.pipeline();
-        let wait_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        let id = || (command("CLIENT", slot), vec![Value::from_static_str("ID")]);
-        let wait = (command("WAIT", slot), vec![number(u64::from(self.replicas)), number(wait_ms)]);
-        for (command, args) in [id(), (fcall, args), wait, id()] {
-            pipeline.custom::<(), _>(command, args).await?;
-        }
-        let replies: [Value; 4] = pipeline
-            .all::<Vec<Value>>()
-            .await?
-            .try_into()
-            .map_err(|_| Trouble::odd("a pipeline is not answered one by one"))?;
-        let [before, reply, confirmed, after] = replies;
-        let confirmed = if before == after { confirmed.as_i64().unwrap_or_default() } else { 0 };
-        if confirmed < i64::from(self.replicas) {
-            return Err(Trouble::Unreplicated { confirmed, wanted: self.replicas }.into());
-        }
-        Ok(reply)
+impl Visit {
+    fn begin(node: Rc<Node>, kind: Kind, places: Vec<Place>) -> Self {
+        let number = node.begin(kind, places);
+        Self { node, number }
+    }
+
+    /// The call goes on at another server. Whoever was told already stays told.
+    fn go(&mut self, node: Rc<Node>, kind: Kind) {
+        let places = self.end(true);
+        *self = Self::begin(node, kind, places);
+    }
+
+    fn end(&self, is_answered: bool) -> Vec<Place> {
+        self.node.end(self.number, is_answered)
     }
 }
 
-/// Why a call has no replies.
-enum Failed {
-    Call(Error),
-    Known(Trouble),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::Call(error)
-    }
-}
-
-impl From<Trouble> for Failed {
-    fn from(trouble: Trouble) -> Self {
-        Self::Known(trouble)
+/// Answers those who asked, if they were not told anything yet.
+fn tell(places: Vec<Place>, replies: Result<Vec<Result<Reply, Trouble>>, Trouble>) {
+    match replies {
+        Ok(replies) => {
+            places.into_iter().zip(replies).for_each(|(place, reply)| place.fill(reply));
+        }
+        Err(trouble) => {
+            places.into_iter().for_each(|place| place.fill(Err(trouble.clone())));
+        }
     }
 }
 
 /// What an error of fred's means for what was asked.
 pub(super) fn trouble_of(error: &Error) -> Trouble {
     let said = error.details().to_owned();
+    // Words of fred's, not of Redis': of what was under way, and of what was not sent.
+    if said.starts_with("Too many failed write") {
+        return Trouble::Unknown(said);
+    } else if said.starts_with("Failed to route") {
+        return Trouble::Away;
+    }
     match error.kind() {
         ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Protocol => {
             Trouble::Unknown(said)
@@ -383,14 +380,6 @@ pub(super) fn trouble_of(error: &Error) -> Trouble {
     }
 }
 
-fn command(name: &'static str, slot: u16) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::Custom(slot), false)
-}
-
-fn number(number: u64) -> Value {
-    Value::from(number.to_string())
-}
-
 fn value(arg: Arg) -> Value {
     match arg {
         Arg::Borrowed(text) => Value::from_static_str(text),
@@ -407,6 +396,16 @@ const CALLS_PER_SLOT_MAX: usize = 2;
 const OPS_MAX: usize = 256;
 /// How often the state of the connection is looked at.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at who has which slots.
+const CHART_PAUSE: Duration = Duration::from_secs(30);
+/// The same while a server is away, and somebody may take its place.
+const CHART_PAUSE_BROKEN: Duration = Duration::from_millis(250);
+/// A function that is gone again at once was removed by somebody who wants that.
+const LOADS: u32 = 2;
+/// As many nodes may send a call on.
+const REDIRECTIONS: u32 = 5;
+/// A server that others speak of is there soon.
+const CONNECT_TIMES: u32 = 40;
 /// A slot that is being moved answers soon.
 const TRYAGAIN_TIMES: u32 = 20;
 const TRYAGAIN_PAUSE: Duration = Duration::from_millis(25);

@@ -61,9 +61,10 @@ impl RedisOperator {
                 let _ = reply.send(doing.await);
             })
         });
-        // If the thread has ended, the errand is dropped and the wait ends at once.
-        let _ = self.messages.send(Message::Errand(errand));
-        outcome.recv().unwrap_or_else(|_| Err(Trouble::Away.into()))
+        self.messages.send(Message::Errand(errand)).map_err(|_| Trouble::Away)?;
+        // It is dropped on the way if the store is closed meanwhile.
+        let closed = || Trouble::Unknown("the store was closed".to_owned());
+        outcome.recv().unwrap_or_else(|_| Err(closed().into()))
     }
 }
 
@@ -342,6 +343,6 @@ impl Desk {
     }
 }
 
-fn key_row(owner: OwnerId, key: &Key) -> KeyRow {
+pub(super) fn key_row(owner: OwnerId, key: &Key) -> KeyRow {
     KeyRow { owner, hash: key.hash, alias: key.alias.to_string(), created: key.created }
 }

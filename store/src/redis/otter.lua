@@ -156,6 +156,17 @@ reads.owner = { 3, function(keys, k, args, a)
   return reply
 end }
 
+-- registered (dev): whose a device is, its mac, and when it was registered.
+reads.registered = { 1, function(keys, k)
+  return redis.call('HMGET', keys[k + 1], 'owner', 'mac', 'registered')
+end }
+
+-- score (key) member: its score in an index, or nothing.
+reads.score = { 1, function(keys, k, args, a)
+  local score = redis.call('ZSCORE', keys[k + 1], args[a])
+  return score and { score } or {}
+end }
+
 -- text (key): a string, such as a pointer.
 reads.text = { 1, function(keys, k)
   return { redis.call('GET', keys[k + 1]) }
@@ -340,6 +351,13 @@ writes.restore_token = { 1, function(keys, k, args, a)
   return {}
 end }
 
+-- restore_pointer (key) value, milliseconds since 1970: a pointer that ends then.
+writes.restore_pointer = { 1, function(keys, k, args, a)
+  local left = tonumber(args[a + 1]) - now
+  if left > 0 then redis.call('SET', keys[k + 1], args[a], 'PX', text(left)) end
+  return {}
+end }
+
 -- point (key) value, expected, lives: sets a pointer that is absent, or still what was expected;
 -- says what it holds afterwards. Without `lives` (milliseconds) it never expires.
 writes.point = { 1, function(keys, k, args, a)
@@ -356,6 +374,12 @@ end }
 -- aim (key) value: sets a pointer, whatever it held.
 writes.aim = { 1, function(keys, k, args, a)
   if redis.call('GET', keys[k + 1]) ~= args[a] then redis.call('SET', keys[k + 1], args[a]) end
+  return {}
+end }
+
+-- remove (key): removes a key.
+writes.remove = { 1, function(keys, k)
+  redis.call('DEL', keys[k + 1])
   return {}
 end }
 
@@ -403,12 +427,19 @@ writes.rekey = { 1, function(keys, k, args, a)
   return { 1 }
 end }
 
+-- Names the state of an owner's releases anew. It is no count: a failover may forget a change, and
+-- the next one would have its number, so that who knew the first would not ask for the second.
+local function changed(key)
+  local version = tonumber(redis.call('HGET', key, 'version') or 0)
+  redis.call('HSET', key, 'version', text(math.max(version + 1, now)))
+end
+
 -- publish (own, rels) id, record: a release, in its place behind those before it.
 writes.publish = { 2, function(keys, k, args, a)
   local place = redis.call('HINCRBY', keys[k + 1], 'releases', 1)
   local seconds = text(math.floor(now / 1000))
   redis.call('HSET', keys[k + 2], args[a], table.concat({ place, seconds, '0', args[a + 1] }, ' '))
-  redis.call('HINCRBY', keys[k + 1], 'version', 1)
+  changed(keys[k + 1])
   return {}
 end }
 
@@ -420,7 +451,7 @@ writes.withdraw = { 2, function(keys, k, args, a)
   if withdrawn ~= '0' then return { withdrawn, 0 } end
   local seconds = text(math.floor(now / 1000))
   redis.call('HSET', keys[k + 2], args[a], table.concat({ place, published, seconds, record }, ' '))
-  redis.call('HINCRBY', keys[k + 1], 'version', 1)
+  changed(keys[k + 1])
   return { seconds, 1 }
 end }
 
@@ -429,7 +460,7 @@ writes.restore_release = { 2, function(keys, k, args, a)
   redis.call('HSET', keys[k + 2], args[a], args[a + 1])
   local places = tonumber(redis.call('HGET', keys[k + 1], 'releases') or 0)
   redis.call('HSET', keys[k + 1], 'releases', text(math.max(places, tonumber(args[a + 2]))))
-  redis.call('HINCRBY', keys[k + 1], 'version', 1)
+  changed(keys[k + 1])
   return {}
 end }
 

@@ -87,6 +87,18 @@ impl Tokens {
         (self.by_hash.len() as u64 - self.started, self.started)
     }
 
+    /// How many slots there are to look into.
+    pub(crate) fn slots_len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The token in a slot, and the row of its device, unless the slot is free.
+    pub(crate) fn in_slot(&self, slot: usize) -> Option<(TokenHash, u32, &TokenFacts)> {
+        let Slot { hash, device, facts } = &self.slots[slot];
+        let is_used = self.slot_of(hash).is_some_and(|used| used as usize == slot);
+        is_used.then_some((*hash, *device, facts))
+    }
+
     /// Keeps a token of a device, or what became of it.
     pub(crate) fn keep(&mut self, hash: TokenHash, device: u32, facts: TokenFacts) {
         match self.slot_of(&hash) {

@@ -1,6 +1,9 @@
 //! A store with a clock that the test holds, and one thread's side of it.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[cfg(feature = "redis")]
+mod redis;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -34,6 +37,9 @@ pub(crate) enum Which {
     Embedded,
     #[cfg(feature = "redis")]
     Redis,
+    /// Redis Cluster; not one of [`Which::ALL`], because it is slow.
+    #[cfg(feature = "redis")]
+    Cluster,
 }
 
 impl Which {
@@ -53,6 +59,7 @@ pub(crate) struct Bench {
     pub(crate) operator: Operator,
     pub(crate) open: Open,
     pub(crate) desk: Desk,
+    which: Which,
 }
 
 /// An open store.
@@ -96,12 +103,43 @@ impl Bench {
     pub(crate) fn at(which: Which, directory: TempDir) -> Self {
         let now_ms = Arc::new(AtomicU64::new(START_MS));
         #[cfg(feature = "redis")]
-        if which == Which::Redis {
-            redis::empty();
+        match which {
+            Which::Redis => redis::empty(),
+            Which::Cluster => redis::empty_cluster(),
+            Which::Memory | Which::Embedded => {}
         }
         let open = Open::new(which, directory.path(), &now_ms);
         let (operator, desk) = (open.operator(), open.desk());
-        Self { directory, now_ms, operator, open, desk }
+        Self { directory, now_ms, operator, open, desk, which }
+    }
+
+    /// A store on the Redis of these options, which keeps its own time and what it has.
+    #[cfg(feature = "redis")]
+    pub(crate) fn on_redis(options: RedisOptions) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let redis = Redis::open(directory.path(), options).expect("a store");
+        let open = Open::Redis(redis);
+        let (operator, desk) = (open.operator(), open.desk());
+        let now_ms = Arc::new(AtomicU64::new(START_MS));
+        Self { directory, now_ms, operator, open, desk, which: Which::Redis }
+    }
+
+    /// Closes it and opens it again with these options.
+    #[cfg(feature = "redis")]
+    pub(crate) fn reopen_on(&mut self, options: RedisOptions) {
+        self.close();
+        self.open = Open::Redis(Redis::open(self.directory.path(), options).expect("a store"));
+        self.operator = self.open.operator();
+        self.desk = self.open.desk();
+    }
+
+    /// What an operator of Redis should know.
+    #[cfg(feature = "redis")]
+    pub(crate) fn warnings(&self) -> &[String] {
+        match &self.open {
+            Open::Redis(redis) => redis.warnings(),
+            Open::Memory(_) | Open::Embedded(_) | Open::Closed => &[],
+        }
     }
 
     /// Another thread's side of the same store.
@@ -120,7 +158,7 @@ impl Bench {
             #[cfg(feature = "redis")]
             Open::Redis(redis) => {
                 redis.close();
-                Which::Redis
+                self.which
             }
             open @ (Open::Memory(_) | Open::Closed) => {
                 self.open = open;
@@ -158,13 +196,6 @@ impl Bench {
     /// Does it answer from tables in memory, which it can count?
     pub(crate) fn has_tables(&self) -> bool {
         matches!(self.open, Open::Memory(_) | Open::Embedded(_))
-    }
-
-    pub(crate) fn embedded(&self) -> &Embedded {
-        match &self.open {
-            Open::Embedded(embedded) => embedded,
-            _ => panic!("it is no embedded store"),
-        }
     }
 
     pub(crate) fn advance(&self, ms: u64) {
@@ -270,8 +301,8 @@ impl Open {
             }
             Which::Embedded => Self::Embedded(open_embedded(directory, now_ms)),
             #[cfg(feature = "redis")]
-            Which::Redis => {
-                let mut options = RedisOptions::new(redis::url());
+            Which::Redis | Which::Cluster => {
+                let mut options = RedisOptions::new(redis::url(which == Which::Cluster));
                 options.clock = Some(redis::steady(now_ms));
                 Self::Redis(Redis::open(directory, options).expect("a store"))
             }
@@ -306,37 +337,10 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One server for each thread of tests, emptied for each bench.
+/// One command to the server of this thread.
 #[cfg(feature = "redis")]
-mod redis {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use otter_tests::redis::RedisServer;
-
-    thread_local! {
-        static SERVER: RedisServer = RedisServer::start();
-        static HIGHEST_MS: Arc<AtomicU64> = Arc::default();
-    }
-
-    pub(crate) fn empty() {
-        let _alone = super::alone();
-        SERVER.with(|server| server.call(&["FLUSHALL"]));
-        HIGHEST_MS.with(|highest_ms| highest_ms.store(0, Ordering::SeqCst));
-    }
-
-    /// The clock that Redis itself would have: it does not go back, and outlives those who ask.
-    pub(crate) fn steady(now_ms: &Arc<AtomicU64>) -> otter_store::Clock {
-        let (now_ms, highest_ms) = (Arc::clone(now_ms), HIGHEST_MS.with(Arc::clone));
-        Arc::new(move || {
-            let now_ms = now_ms.load(Ordering::SeqCst);
-            highest_ms.fetch_max(now_ms, Ordering::SeqCst).max(now_ms)
-        })
-    }
-
-    pub(crate) fn url() -> String {
-        SERVER.with(RedisServer::url)
-    }
+pub(crate) fn call(words: &[&str]) {
+    redis::call(words);
 }
 
 impl Desk {
@@ -363,6 +367,13 @@ impl Desk {
         self.next += batch.len() as u64;
         self.store.submit(&mut batch);
         assert!(batch.is_empty(), "submit takes all");
+    }
+
+    /// What has come so far, with the numbers of the questions, which count from 0.
+    pub(crate) fn collect(&mut self) -> Vec<(u64, Answer<Image>)> {
+        let mut answers = Vec::new();
+        self.store.collect(&mut answers);
+        answers.into_iter().map(|(ticket, answer)| (ticket.0, answer)).collect()
     }
 
     /// Collects once, and finds nothing.

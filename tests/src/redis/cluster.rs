@@ -4,7 +4,7 @@ use std::io;
 
 use super::process::{Port, wait_for};
 use super::resp::field;
-use super::{RedisOptions, RedisServer, Value};
+use super::{Client, RedisOptions, RedisServer, Value};
 
 /// Masters, which share the 16,384 slots evenly, and their replicas.
 ///
@@ -245,12 +245,17 @@ impl RedisCluster {
             if keys.is_empty() {
                 return;
             }
-            let (user, password) = (super::process::USER, super::process::PASSWORD);
-            let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000"];
-            words.extend(["AUTH2", user, password, "KEYS"]);
-            words.extend(keys.iter().map(String::as_str));
-            from.call(&words);
+            migrate(&mut from, &port, keys.iter().map(String::as_str));
         }
+    }
+
+    /// Moves one key of a slot that is being moved, so that the slot's other keys stay behind.
+    ///
+    /// # Panics
+    /// If a node refuses.
+    pub fn migrate_key(&self, from: usize, to: usize, key: &str) {
+        let port = self.nodes[to].port().to_string();
+        migrate(&mut self.nodes[from].client(), &port, [key]);
     }
 
     /// Makes the new master the owner; everybody else then answers `MOVED`. Waits until all nodes
@@ -270,6 +275,13 @@ impl RedisCluster {
         let slot = slot.to_string();
         self.nodes[number].call(&[&["CLUSTER", "SETSLOT", &slot], words].concat());
     }
+}
+
+fn migrate<'a>(from: &mut Client, to: &'a str, keys: impl IntoIterator<Item = &'a str>) {
+    let mut words = vec!["MIGRATE", "127.0.0.1", to, "", "0", "5000"];
+    words.extend(["AUTH2", super::process::USER, super::process::PASSWORD, "KEYS"]);
+    words.extend(keys);
+    from.call(&words);
 }
 
 /// Long enough that a busy machine does not make nodes suspect each other, short enough that a

@@ -16,12 +16,14 @@
 
 pub mod cluster;
 pub mod process;
+pub mod proxy;
 pub mod resp;
 pub mod sentinel;
 pub mod tls;
 
 pub use cluster::RedisCluster;
 pub use process::wait_for;
+pub use proxy::{Proxy, Rule};
 pub use resp::{Client, Value};
 pub use sentinel::Sentinels;
 pub use tls::Tls;
