@@ -363,7 +363,7 @@ fn a_device_of_somebody_else_is_not_overwritten() {
 
 #[cfg(feature = "redis")]
 mod redis {
-    use otter_store::RedisOptions;
+    use otter_store::{Redis, RedisOptions};
     use otter_tests::redis::{RedisCluster, RedisServer};
 
     use super::*;

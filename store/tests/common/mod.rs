@@ -59,7 +59,7 @@ pub(crate) struct Bench {
     pub(crate) operator: Operator,
     pub(crate) open: Open,
     pub(crate) desk: Desk,
-    which: Which,
+    pub(crate) which: Which,
 }
 
 /// An open store.

@@ -17,7 +17,7 @@ const PASSWORD_IN_URL: &str = "p%40s%2Fs%3Aw%23%25";
 
 /// What a user needs for Otter, as docs/redis.md says.
 const RULES: &str = "resetchannels -@all \
-    ~ak:* ~own:* ~rels:* ~owners ~rel:* ~dev:* ~facts:* ~push:* ~tok:* ~ott:* ~mac:* ~devs:* \
+    ~ak:* ~own:* ~rels:* ~owners ~unfinished ~rel:* ~dev:* ~facts:* ~push:* ~tok:* ~ott:* ~mac:* ~devs:* \
     +fcall +function|load +info +ping +scan +wait +client|id +cluster|slots +asking +role \
     +time +exists +del +get +set +pexpire +pttl +hget +hmget +hgetall +hset +hsetnx +hdel \
     +hincrby +zadd +zcard +zrange +zrangebylex +zrem +zscore";
@@ -60,6 +60,8 @@ fn the_least_user_is_enough_for_owners_that_thinx_made_and_for_replicas() {
     primary.call(&["SET", &format!("ak:{owner}"), "[]"]);
     let mut options = options(primary.url_as("otter", "secret"));
     options.replicas = 1;
+    // Not how long it takes is tried here, but what the user may.
+    options.replicas_timeout = Duration::from_secs(30);
     let mut bench = Bench::on_redis(options);
     assert_eq!(bench.operator.owners().expect("owners")[0].owner.as_str(), owner);
     whole_life(&mut bench, 'a');
