@@ -38,6 +38,7 @@ struct Shared {
     is_ending: AtomicBool,
     /// For each token, how many attempts had some of the tail, and how many all of it.
     tokens: Mutex<HashMap<String, Tails>>,
+    /// Requests, answered or not.
     attempts: AtomicU64,
     resumed: AtomicU64,
     finished: AtomicU64,
@@ -54,7 +55,7 @@ struct Tails {
 /// What came of it.
 pub(crate) struct Outcome {
     pub(crate) attempts: u64,
-    /// Attempts that went on where an earlier one had ended.
+    /// Downloads that went on where an earlier one had ended.
     pub(crate) resumed: u64,
     finishers: HashMap<String, u64>,
     tokens: HashMap<String, Tails>,
@@ -119,7 +120,7 @@ impl Downloads {
         self.shared.servers.lock().expect("kept")[server] = address;
     }
 
-    /// Waits until so many more attempts have ended, in whatever way.
+    /// Waits until so many more requests were made, whatever became of them.
     pub(crate) fn wait_for_attempts(&self, more: u64) {
         let wanted = self.shared.attempts.load(Ordering::Relaxed) + more;
         wait_for("attempts", || {
@@ -231,6 +232,7 @@ impl Updater {
     /// Checks in until that is answered, and then with this status.
     fn check_in(&mut self, version: &str, status: &str) -> Value {
         let answer = wait_for("an answer to a check-in", || {
+            self.shared.attempts.fetch_add(1, Ordering::Relaxed);
             self.device.server = self.shared.any(&mut self.random);
             self.device.register(version).filter(|answer| answer.status != 503)
         });
@@ -289,7 +291,7 @@ impl fmt::Display for Outcome {
         let unused = tokens.filter(|tails| tails.begun == 0).count();
         write!(
             f,
-            "{} attempts, {} of them resumed, {} tokens, {whole} whole images, {unused} tokens \
+            "{} requests, {} of them resumed, {} tokens, {whole} whole images, {unused} tokens \
              without a tail, {} updates finished",
             self.attempts,
             self.resumed,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::admin;
 use crate::metrics::scrape;
-use crate::site::{Site, all_devices, wanted};
+use crate::site::{Site, all_devices, alone, wanted};
 
 /// What is promised: from the first answer of Redis on.
 const RECOVERY_MAX: Duration = Duration::from_secs(3);
@@ -20,6 +20,7 @@ const GROWTH_KIB_MAX: u64 = 8 * 1024;
 /// `OTTER_OUTAGES` says.
 #[test]
 fn an_outage_under_load_loses_nothing_and_ends_with_the_outage() {
+    let _turn = alone();
     let options = RedisOptions { appends: Appends::Always, ..RedisOptions::default() };
     let mut redis = RedisServer::start_with(options);
     let site = Site::alike(3, &[("OTTER_STORE", &redis.url())]);
@@ -73,6 +74,7 @@ fn an_outage_under_load_loses_nothing_and_ends_with_the_outage() {
 /// between that and the death as much as was replicated.
 #[test]
 fn a_failover_of_a_cluster_under_load_gives_no_wrong_answer() {
+    let _turn = alone();
     let mut redis = RedisCluster::start_with(3, 1, &RedisOptions::default());
     let site = Site::alike(3, &[("OTTER_STORE", &redis.url())]);
     let load = Load::start(plan(&site));

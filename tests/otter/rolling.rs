@@ -134,7 +134,7 @@ impl Crew {
     }
 }
 
-/// Gives each connection to the next server that accepts it.
+/// Gives each connection to the server that has fewest of those that accept it.
 struct Balancer {
     address: SocketAddr,
     backends: Arc<Backends>,
@@ -180,17 +180,24 @@ impl Balancer {
 
 impl Backends {
     async fn pass_on(self: Arc<Self>, mut client: TcpStream) {
+        // They take turns where they have as many.
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.open.len();
-        for _ in 0..count {
-            let number = self.next.fetch_add(1, Ordering::Relaxed) % count;
+        let mut order: Vec<usize> = (0..count).map(|number| (turn + number) % count).collect();
+        order.sort_by_key(|number| self.open[*number].load(Ordering::Relaxed));
+        for number in order {
             let address = self.addresses.lock().expect("kept")[number];
             let socket = TcpSocket::new_v4().expect("a socket");
             socket.set_recv_buffer_size(BUFFER_BYTES).expect("small");
-            if let Ok(mut server) = socket.connect(address).await {
-                self.open[number].fetch_add(1, Ordering::Relaxed);
+            self.open[number].fetch_add(1, Ordering::Relaxed);
+            let connected = socket.connect(address).await;
+            let is_taken = connected.is_ok();
+            if let Ok(mut server) = connected {
                 // However it ends, both ends hear of it.
                 let _ = copy_bidirectional(&mut client, &mut server).await;
-                self.open[number].fetch_sub(1, Ordering::Relaxed);
+            }
+            self.open[number].fetch_sub(1, Ordering::Relaxed);
+            if is_taken {
                 return;
             }
         }

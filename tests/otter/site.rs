@@ -1,6 +1,7 @@
 //! Several servers over one store: what operators run once one machine does not do any more.
 
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -101,6 +102,13 @@ pub(crate) fn all_devices(socket: &Path) -> Vec<Value> {
         after = format!("&after={}", crate::program::text(last, "udid"));
         all.extend_from_slice(page);
     }
+}
+
+/// Waits for its turn: tests that load the whole machine, and those that promise that something is
+/// soon, do not run at the same time.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number from the environment: more than what continuous integration needs.

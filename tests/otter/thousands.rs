@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::device::{Answer, image, sha256};
 use crate::program::text;
-use crate::site::{Place, Site, allow_updates, wanted};
+use crate::site::{Place, Site, allow_updates, alone, wanted};
 
 const IMAGE_BYTES: usize = 64 << 10;
 /// What stands behind the claim (docs/token.md).
@@ -40,6 +40,7 @@ enum Manner {
 /// `OTTER_CROWD` says for all.
 #[test]
 fn of_thousands_with_one_token_one_gets_the_image() {
+    let _turn = alone();
     let small = room_for(wanted("OTTER_CROWD", 2000) as usize);
     let full = room_for(wanted("OTTER_CROWD", 10_000) as usize);
     for store in ["memory", "embedded"] {
