@@ -16,6 +16,7 @@ use std::time::Duration;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use fred::util::redis_keyslot;
+use rapidhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{sleep, timeout};
@@ -36,7 +37,7 @@ pub(super) struct Link {
     library: Library,
     clock: Option<Clock>,
     status: Arc<Status>,
-    groups: RefCell<HashMap<Group, Gathered>>,
+    groups: RefCell<HashMap<Group, Gathered, RandomState>>,
     /// Rung when there is something to send.
     turn: Notify,
     turns: Cell<u64>,

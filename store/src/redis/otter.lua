@@ -25,6 +25,14 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+-- Names the state of something anew, so that who remembers an earlier one knows. It is no count: a
+-- failover may forget a change, and the next one would have its number, so that who knew the first
+-- would not ask for the second.
+local function changed(key)
+  local state = tonumber(redis.call('HGET', key, 'state') or 0)
+  redis.call('HSET', key, 'state', text(math.max(state + 1, now)))
+end
+
 -- A token, kept as one field of its device's hash of tokens.
 local TOKEN = '^(%S+) (%d+) (%d+) (%d+) ([01])([01])([01])$'
 
@@ -130,9 +138,11 @@ end
 
 local reads, writes = {}, {}
 
--- device (dev): the fields of a device.
-reads.device = { 1, function(keys, k)
-  return redis.call('HMGET', keys[k + 1], unpack(FIELDS))
+-- device (dev) state: the state and the fields of a device, unless the caller knows that state.
+reads.device = { 1, function(keys, k, args, a)
+  local state = redis.call('HGET', keys[k + 1], 'state')
+  if state and state == args[a] then return { 'same' } end
+  return redis.call('HMGET', keys[k + 1], 'state', unpack(FIELDS))
 end }
 
 -- row (dev, facts, push): all that operators see of a device.
@@ -148,7 +158,7 @@ end }
 -- tag changes with every change.
 reads.owner = { 3, function(keys, k, args, a)
   local ak = redis.call('GET', keys[k + 1])
-  local own = redis.call('HMGET', keys[k + 2], 'created', 'version')
+  local own = redis.call('HMGET', keys[k + 2], 'created', 'state')
   local tag = (own[1] or '-') .. ' ' .. (own[2] or '0') .. ' ' .. (ak and redis.sha1hex(ak) or '-')
   if tag == args[a] then return { 'same' } end
   local reply = { 'new', tag, own[1] or false, ak or false }
@@ -304,6 +314,7 @@ writes.record = { 3, function(keys, k, args, a)
     rest = rest + 7
   end
   if args[a + 4] ~= '' then redis.call('HSET', key, 'offered', args[a + 4]) end
+  changed(key)
   local old_mac = has_check_in and known[4] and known[4] ~= mac and known[4]
   local reply = { 'kept', alias, known[3] or '0', old_mac or '', known[1] and 0 or 1 }
   if has_grant then
@@ -328,6 +339,7 @@ writes.change = { 1, function(keys, k, args, a)
   end
   local alias = optional(args[a + 1])
   if alias then redis.call('HSET', keys[k + 1], 'alias', alias) end
+  changed(keys[k + 1])
   return { 1 }
 end }
 
@@ -335,6 +347,7 @@ end }
 writes.restore = { 3, function(keys, k, args, a, n)
   redis.call('DEL', keys[k + 1], keys[k + 3])
   redis.call('HSET', keys[k + 1], unpack(args, a + 2, a + n - 1))
+  changed(keys[k + 1])
   redis.call('SET', keys[k + 2], args[a])
   local push = optional(args[a + 1])
   if push then redis.call('SET', keys[k + 3], push) end
@@ -426,13 +439,6 @@ writes.rekey = { 1, function(keys, k, args, a)
   redis.call('SET', keys[k + 1], args[a + 1])
   return { 1 }
 end }
-
--- Names the state of an owner's releases anew. It is no count: a failover may forget a change, and
--- the next one would have its number, so that who knew the first would not ask for the second.
-local function changed(key)
-  local version = tonumber(redis.call('HGET', key, 'version') or 0)
-  redis.call('HSET', key, 'version', text(math.max(version + 1, now)))
-end
 
 -- publish (own, rels) id, record: a release, in its place behind those before it.
 writes.publish = { 2, function(keys, k, args, a)
