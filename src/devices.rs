@@ -8,25 +8,26 @@ use otter_protocol::Counters;
 use otter_store::{Store, Wake};
 
 use crate::cli::RuntimeKind;
+use crate::tokio_server;
 
 /// A server that listens and does not serve yet.
 pub(crate) enum DeviceServer {
     Mio(otter_mio::Server),
-    Tokio(otter_tokio::Server),
+    Tokio(tokio_server::Server),
 }
 
 /// The reins of one that serves.
 #[derive(Clone, Debug)]
 pub(crate) enum Devices {
     Mio(otter_mio::Handle),
-    Tokio(otter_tokio::Handle),
+    Tokio(tokio_server::Handle),
 }
 
 impl DeviceServer {
     pub(crate) fn bind(runtime: RuntimeKind, options: Options) -> io::Result<Self> {
         Ok(match runtime {
             RuntimeKind::Mio => Self::Mio(otter_mio::Server::bind(options)?),
-            RuntimeKind::Tokio => Self::Tokio(otter_tokio::Server::bind(for_tokio(options))?),
+            RuntimeKind::Tokio => Self::Tokio(tokio_server::Server::bind(options)?),
         })
     }
 
@@ -69,20 +70,4 @@ impl Devices {
             Self::Tokio(handle) => handle.counters(),
         }
     }
-}
-
-/// The same settings: both drivers have the same.
-fn for_tokio(options: Options) -> otter_tokio::Options {
-    let mut same = otter_tokio::Options::new(options.listen);
-    same.workers = options.workers;
-    same.port_shared = options.port_shared;
-    same.connections_max = options.connections_max;
-    same.backlog = options.backlog;
-    same.send_buffer_bytes = options.send_buffer_bytes;
-    same.receive_buffer_bytes = options.receive_buffer_bytes;
-    same.turn_bytes_max = options.turn_bytes_max;
-    same.drain_timeout = options.drain_timeout;
-    same.config = options.config;
-    same.on_report = options.on_report;
-    same
 }

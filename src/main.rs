@@ -34,6 +34,7 @@ mod serve;
 mod shapes;
 mod socket;
 mod store;
+mod tokio_server;
 mod upload;
 mod vet;
 mod watch;

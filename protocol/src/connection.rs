@@ -40,7 +40,7 @@ use crate::transmit::Transmit;
 /// - `handle_*`: something happened. Call them as it happens, in any order; none can fail.
 /// - `poll_*`, [`transmit`](Self::transmit): something to do. Outputs are state, not a queue: an
 ///   output that is taken late is not lost. Ask for all of them after each `handle_*`.
-/// - `wants_*`, [`closed`](Self::closed): questions.
+/// - `wants_*`, [`is_idle`](Self::is_idle), [`closed`](Self::closed): questions.
 ///
 /// ```
 /// use std::{sync::Arc, time::Instant};
@@ -48,6 +48,7 @@ use crate::transmit::Transmit;
 ///
 /// let now = Now { instant: Instant::now(), unix: 1_795_478_791 };
 /// let mut connection: Connection = Connection::plain(Arc::new(Config::default()), now);
+/// assert!(connection.is_idle());
 /// connection.handle_input(now, b"GET / HTTP/1.1\r\nHost: otter\r\nConnection: close\r\n\r\n");
 ///
 /// let answer = connection.transmit().expect("health needs no store").as_slice().to_vec();
@@ -239,7 +240,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// Finish what is under way, then close. An idle connection closes at once.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.shutdown = true;
-        if self.state.is_idle() {
+        if self.is_idle() {
             self.close(now, CloseReason::Shutdown, None);
         }
     }
@@ -316,17 +317,17 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         matches!(self.state, State::Lingering { .. })
     }
 
+    /// Has nothing of a request arrived (line ends are nothing), and is nothing owed? Only then
+    /// [`handle_shutdown`](Self::handle_shutdown) closes it at once: to make room, say.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.state.is_idle()
+    }
+
     /// Is it over, and why? Nothing is emitted any more but the last report.
     #[must_use]
     pub fn closed(&self) -> Option<CloseReason> {
-        match self.state {
-            State::Closed(reason) => Some(reason),
-            State::Receiving(_)
-            | State::Asking(_)
-            | State::Responding(..)
-            | State::Claiming(..)
-            | State::Lingering { .. } => None,
-        }
+        self.state.closed()
     }
 
     /// Reads on, in what is kept and `fresh`.

@@ -121,6 +121,7 @@ pub mod tally;
 pub mod transmit;
 pub mod update;
 
+pub use api::no_room;
 pub use config::{Config, StatusMode};
 pub use connection::Connection;
 pub use id::{Alias, ApiKey, DeviceId, Mac, OwnerId, ReleaseId, Token};

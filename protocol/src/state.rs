@@ -49,6 +49,18 @@ impl<I> State<I> {
         }
     }
 
+    /// Why it is over, if it is.
+    pub(crate) fn closed(&self) -> Option<CloseReason> {
+        match self {
+            Self::Closed(reason) => Some(*reason),
+            Self::Receiving(_)
+            | Self::Asking(_)
+            | Self::Responding(..)
+            | Self::Claiming(..)
+            | Self::Lingering { .. } => None,
+        }
+    }
+
     /// For people who debug a driver.
     pub(crate) fn name(&self) -> &'static str {
         match self {

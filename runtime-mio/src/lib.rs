@@ -59,6 +59,7 @@ use std::time::Duration;
 use otter_protocol::{Config, Counters, Report};
 use otter_store::{Store, Wake};
 
+pub use crate::listen::{bind, listen};
 use crate::worker::{Desk, Seat, Worker};
 
 /// Called with the report of every request, on the worker's thread, and where the peer is, if it
@@ -154,7 +155,7 @@ impl Server {
     /// # Errors
     /// The address is in use or not ours, or the process may not open as many descriptors.
     pub fn bind(options: Options) -> io::Result<Self> {
-        Self::with_listeners(listen::bind(&options)?, options)
+        Self::with_listeners(bind(&options)?, options)
     }
 
     /// Serves on sockets that are bound or listen already, as a service manager hands them over:

@@ -1,4 +1,5 @@
-//! The listening sockets: one per worker, all on one port.
+//! The listening sockets: one per worker, all on one port. Public for servers that serve the same
+//! port in another way, such as `otter serve --runtime tokio`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,8 +9,20 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::Options;
 
 /// Binds once per worker. The kernel spreads new connections over the sockets (`SO_REUSEPORT`), so
-/// workers neither share a queue nor wake each other.
-pub(crate) fn bind(options: &Options) -> io::Result<Vec<TcpListener>> {
+/// workers neither share a queue nor wake each other. [`listen`] comes next, or
+/// [`crate::Server::with_listeners`], which calls it.
+///
+/// # Errors
+/// The address is in use or not ours, or the process may not open as many descriptors.
+///
+/// ```
+/// let mut options = otter_mio::Options::new("127.0.0.1:0".parse()?);
+/// options.workers = 2;
+/// let listeners = otter_mio::bind(&options)?;
+/// assert_eq!(listeners[0].local_addr()?, listeners[1].local_addr()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn bind(options: &Options) -> io::Result<Vec<TcpListener>> {
     let mut address = options.listen;
     let workers = options.workers.max(1);
     if workers > 1 && !options.port_shared {
@@ -34,7 +47,10 @@ pub(crate) fn bind(options: &Options) -> io::Result<Vec<TcpListener>> {
 /// interleaved rounds: 30.0 us of CPU per connection with it and 30.2 us without, ratio 0.97
 /// (0.96..1.00). Who wants it lets the service manager set it (`DeferAcceptSec=1`) and hand the
 /// socket over: [`crate::Server::with_listeners`].
-pub(crate) fn listen(listener: &TcpListener, options: &Options) -> io::Result<()> {
+///
+/// # Errors
+/// The system does not take what the options say.
+pub fn listen(listener: &TcpListener, options: &Options) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;

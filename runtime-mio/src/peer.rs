@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
-use otter_protocol::{Connection, Now, QueryId, Transmit};
+use otter_protocol::{CloseReason, Connection, Now, QueryId, Transmit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
@@ -89,9 +89,8 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
 
     /// The deadline of the connection has come.
     pub(crate) fn expire(&mut self, now: Now) {
-        let owed = self.connection.transmit().is_some();
         self.connection.handle_timeout(now);
-        if owed && self.connection.closed().is_some() {
+        if self.connection.closed() == Some(CloseReason::Slow) {
             self.abort();
         }
     }

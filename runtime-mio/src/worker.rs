@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Connection, Now, Query, Tally};
+use otter_protocol::{Answer, CloseReason, Connection, Now, Query, Tally, no_room};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
@@ -271,38 +271,30 @@ impl<S: Store> Worker<S> {
         self.drive(slot as u32, |_, _| {});
     }
 
-    /// Closes a connection that waits for its peer: going round, the next one that has not begun a
-    /// request; those that have are told to close after it. An exact order of all, to close the one
-    /// that is idle for longest, would cost every connection 8 bytes, and every request an update.
+    /// Closes an idle connection: going round, the next one. An exact order of all, to close the
+    /// one that is idle for longest, would cost every connection 8 bytes, and every request an
+    /// update.
     fn make_room(&mut self) -> bool {
-        let is_gone = (0..EVICTION_TRIES.min(self.peers.len())).any(|_| {
+        let is_found = (0..EVICTION_TRIES.min(self.peers.len())).any(|_| {
             // As many as there may be: no slot before the last one is free.
             self.hand = (self.hand + 1) % self.peers.len();
-            let waits = self.peers.get(self.hand).is_some_and(|peer| peer.connection.wants_read());
-            if waits {
-                self.drive(self.hand as u32, |peer, now| peer.connection.handle_shutdown(now));
-            }
-            waits && !self.peers.contains(self.hand)
+            self.peers.get(self.hand).is_some_and(|peer| peer.connection.is_idle())
         });
-        self.scope.desk.tally.evicted.add(is_gone.into());
-        is_gone
+        if is_found {
+            self.drive(self.hand as u32, |peer, now| peer.connection.handle_shutdown(now));
+            self.scope.desk.tally.evicted.add(1);
+        }
+        is_found
     }
 
     /// Says 503 once, if the socket takes it, and forgets the peer.
     fn refuse(&mut self, socket: &TcpStream) {
-        self.scope.desk.tally.refused.add(1);
         // What is not read would turn the end into a reset, which can destroy the answer.
         let _ = rustix::net::recv(socket, &mut *self.scope.buffer, RecvFlags::DONTWAIT);
-        // A crowd that was refused together should not come back together.
-        let base = u64::from(self.scope.options.config.retry_after_s);
-        let retry_after_s = base + self.scope.desk.tally.refused.read() % base.max(1);
-        let answer = format!(
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
-            BODY.len(),
-        );
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::send(socket, answer.as_bytes(), flags);
+        let refused = &self.scope.desk.tally.refused;
+        let answer = no_room(&self.scope.options.config, refused.read());
+        refused.add(1);
+        let _ = rustix::net::send(socket, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
     /// Takes no more connections than wait already, and lets the open ones finish.
@@ -340,5 +332,3 @@ const READ_BYTES: usize = 16 * 1024;
 const EVICTION_TRIES: usize = 64;
 /// Also how often the log may say so.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Of a refusal: what the core says, too.
-const BODY: &str = r#"{"success":false,"response":"unavailable"}"#;

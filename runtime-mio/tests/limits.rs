@@ -164,6 +164,23 @@ fn who_has_begun_a_request_may_finish_it() {
 }
 
 #[test]
+fn a_request_that_began_behind_another_one_may_finish_too() {
+    let server = Running::start(&Plain::new(), |options| options.connections_max = 2);
+    let request = check_in(1);
+    let mut begun = server.connect();
+    begun.send([&request[..], &request[..20]].concat());
+    assert!(begun.reply().text().contains(&alias(1)));
+    let mut idle = server.connect();
+    idle.exchange(check_in(2));
+
+    let mut new = server.connect();
+    assert!(new.exchange(check_in(3)).text().contains(&alias(3)));
+    assert!(idle.rest().is_empty());
+    assert!(begun.exchange(&request[20..]).text().contains(&alias(1)));
+    assert!(begun.exchange(check_in(1)).text().contains(&alias(1)), "and stay");
+}
+
+#[test]
 fn deadlines_are_kept() {
     let script = Plain::new();
     let server = Running::start(&script, |options| {

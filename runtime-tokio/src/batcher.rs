@@ -18,6 +18,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::desk::Desk;
+use crate::service::Shared;
 
 /// Queries that wait for the store, and answers that wait for their connection.
 pub(crate) struct Batcher<I> {
@@ -78,30 +79,6 @@ impl<I> Batcher<I> {
         }
     }
 
-    /// Carries queries to the store and answers back until nobody is left to ask.
-    pub(crate) async fn run<S: Store<Image = I>>(
-        this: Weak<Self>,
-        bell: Arc<Notify>,
-        mut store: S,
-        desk: Arc<Desk>,
-    ) {
-        let (mut queries, mut answers) = (Vec::new(), Vec::new());
-        let steps_back = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
-        loop {
-            bell.notified().await;
-            if steps_back {
-                yield_now().await;
-            }
-            let Some(this) = this.upgrade() else { return };
-            std::mem::swap(&mut queries, &mut this.queue().queries);
-            if !queries.is_empty() {
-                store.submit(&mut queries);
-            }
-            store.collect(&mut answers);
-            this.deliver(&mut answers, &desk);
-        }
-    }
-
     fn deliver(&self, answers: &mut Vec<(Ticket, Answer<I>)>, desk: &Desk) {
         let (mut queue, now) = (self.queue(), Instant::now());
         for (ticket, answer) in answers.drain(..) {
@@ -118,6 +95,29 @@ impl<I> Batcher<I> {
 
     fn queue(&self) -> MutexGuard<'_, Queue<I>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Carries queries to the store and answers back until nobody is left to ask.
+pub(crate) async fn run<S: Store>(
+    service: Weak<Shared<S::Image>>,
+    bell: Arc<Notify>,
+    mut store: S,
+) {
+    let (mut queries, mut answers) = (Vec::new(), Vec::new());
+    let steps_back = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+    loop {
+        bell.notified().await;
+        if steps_back {
+            yield_now().await;
+        }
+        let Some(service) = service.upgrade() else { return };
+        std::mem::swap(&mut queries, &mut service.batcher.queue().queries);
+        if !queries.is_empty() {
+            store.submit(&mut queries);
+        }
+        store.collect(&mut answers);
+        service.batcher.deliver(&mut answers, &service.desk);
     }
 }
 

@@ -8,7 +8,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 /// What the connections of one service, their acceptor and whoever stops them share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Desk {
     pub(crate) tally: Tally,
     floor: Mutex<Floor>,
@@ -17,7 +17,7 @@ pub(crate) struct Desk {
 }
 
 /// What a connection is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Order {
     #[default]
     Stay,
@@ -27,7 +27,7 @@ pub(crate) enum Order {
     Cut,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Floor {
     pub(crate) seats: Slab<Seat>,
     /// How many of them were told to make room.
@@ -38,13 +38,12 @@ pub(crate) struct Floor {
 }
 
 /// One connection, as others see it.
-#[derive(Debug)]
 pub(crate) struct Seat {
     /// `None` until it was polled once.
     waker: Option<Waker>,
     serial: u64,
     order: Order,
-    /// It waits for a request, as far as it knew when it was polled last.
+    /// It was when it was polled last.
     idle: bool,
     makes_room: bool,
 }
@@ -56,8 +55,8 @@ impl Desk {
         add(&self.tally);
     }
 
-    /// A seat for one more connection: if there are `most` already, in place of one that waits for
-    /// a request, which is told to go. `None`: all are busy.
+    /// A seat for one more connection: if there are `most` already, in place of an idle one, which
+    /// is told to go. `None`: all are busy.
     pub(crate) fn enter(&self, most: usize) -> Option<usize> {
         let mut floor = self.floor();
         if floor.seats.len() - floor.leaving >= most {
@@ -117,12 +116,12 @@ impl Desk {
 }
 
 impl Floor {
-    /// Of those who wait for a request, tells the one that came first. Only when it is full are
+    /// Of those who are idle, tells the one that came first. Only when it is full are
     /// all looked at, some 20 us for 16,000.
     fn make_room(&mut self) -> Option<()> {
-        let waiting = self.seats.iter_mut().map(|(_, seat)| seat);
-        let waiting = waiting.filter(|seat| seat.idle && !seat.makes_room);
-        let seat = waiting.min_by_key(|seat| seat.serial)?;
+        let seats = self.seats.iter_mut().map(|(_, seat)| seat);
+        let idle = seats.filter(|seat| seat.idle && !seat.makes_room);
+        let seat = idle.min_by_key(|seat| seat.serial)?;
         seat.makes_room = true;
         seat.tell(Order::Leave);
         self.leaving += 1;

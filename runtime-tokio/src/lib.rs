@@ -1,6 +1,5 @@
 //! Drives the protocol core of Otter with [tokio], for programs that live there: [`drive`] serves
-//! one connection over anything that reads and writes, [`serve`] a listening socket, [`Server`] a
-//! port with threads of its own.
+//! one connection over anything that reads and writes, [`serve`] a listening socket.
 //!
 //! ```text
 //!   task of a connection: read -> core -> write         one per connection
@@ -40,8 +39,8 @@
 //!
 //! All of it works on a current-thread runtime and on a multi-thread one: futures and services are
 //! `Send`, if the stream is. A service has one batcher and one desk, whatever the number of
-//! threads; one current-thread runtime per core with a service each shares nothing, and is what
-//! [`Server`] is.
+//! threads. One current-thread runtime per core with a service each shares nothing, and costs less
+//! per request: that is `otter serve --runtime tokio`, in `src/tokio_server.rs` of the workspace.
 //!
 //! # Beside other routes
 //!
@@ -52,7 +51,7 @@
 //!
 //! # Images
 //!
-//! Over plain TCP ([`serve`], [`drive_tcp`], [`Server`]) an image leaves from its mapping by
+//! Over plain TCP ([`serve`], [`drive_tcp`]) an image leaves from its mapping by
 //! `writev`; nobody but the kernel touches the bytes. Any other stream needs them in user space,
 //! where touching a mapping whose file was cut short would end the process: [`drive`] therefore
 //! wants an image that is [`Legible`]. [`otter_store::Image`] is, by `pread` from its file, and so
@@ -74,9 +73,7 @@ mod batcher;
 mod desk;
 mod image;
 mod peer;
-mod server;
 mod service;
 
 pub use image::Legible;
-pub use server::{Handle, Options, Server};
-pub use service::{Batching, OnReport, Service, drive, drive_tcp, serve};
+pub use service::{Batching, OnReport, Options, Service, drive, drive_tcp, serve};

@@ -28,7 +28,12 @@ pub(crate) struct Peer<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone
     service: Service<I>,
     slot: usize,
     asked: Option<(Ticket, QueryId)>,
-    flags: Flags,
+    /// The sending side is shut down.
+    shut: bool,
+    /// The stream failed.
+    broken: bool,
+    /// True in a drop: it panicked.
+    polling: bool,
 }
 
 /// How bytes get out.
@@ -39,26 +44,13 @@ pub(crate) enum Way<T, I> {
     Read(for<'a> fn(&'a I, u64, &'a mut [u8]) -> io::Result<&'a [u8]>),
 }
 
-#[derive(Default)]
-struct Flags {
-    /// A request has begun to arrive since something was answered.
-    begun: bool,
-    /// Something was written since the last flush.
-    unflushed: bool,
-    /// The sending side is shut down.
-    shut: bool,
-    /// The stream failed.
-    broken: bool,
-    /// True in a drop: it panicked.
-    polling: bool,
-}
-
 impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
     /// `slot` is its seat at the service's desk, which it leaves when it is dropped.
     pub(crate) fn new(service: &Service<I>, slot: usize, stream: T, way: Way<T, I>) -> Self {
         let connection = Connection::plain(Arc::clone(&service.0.options.config), clock());
-        let (service, flags) = (service.clone(), Flags::default());
-        Self { connection, stream, way, service, slot, asked: None, flags }
+        let (service, asked) = (service.clone(), None);
+        let (shut, broken, polling) = (false, false, false);
+        Self { connection, stream, way, service, slot, asked, shut, broken, polling }
     }
 
     /// Serves it to its end.
@@ -72,7 +64,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
 
     /// Takes in what happened, does all it can, and sees to it that it is woken for the rest.
     fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Ended {
-        self.flags.polling = true;
+        self.polling = true;
         let now = clock();
         let mut budget = self.service.0.options.turn_bytes_max.max(READ_BYTES);
         self.hear(cx, now);
@@ -85,7 +77,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
                     if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
                         tracing::error!("a file was cut short while its image was sent");
                     }
-                    self.flags.broken = true;
+                    self.broken = true;
                     self.abort();
                     break Poll::Ready(Err(error));
                 }
@@ -95,14 +87,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
             if let Some((id, query)) = self.connection.poll_query() {
                 self.asked = Some((self.service.0.batcher.ask(query, cx.waker()), id));
             }
-            let waits = self.connection.wants_read() && !self.connection.wants_shutdown();
-            match self.service.0.desk.rest(self.slot, cx.waker(), waits && !self.flags.begun) {
+            match self.service.0.desk.rest(self.slot, cx.waker(), self.connection.is_idle()) {
                 Order::Stay => break self.arm(cx, sleep),
                 Order::Leave => self.connection.handle_shutdown(now),
                 Order::Cut => break Poll::Ready(Ok(CloseReason::Shutdown)),
             }
         };
-        self.flags.polling = false;
+        self.polling = false;
         polled
     }
 
@@ -114,12 +105,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
             self.asked = None;
             self.connection.handle_answer(now, id, answer);
         }
-        if now.instant >= self.deadline().into_std() {
-            let owed = self.connection.transmit().is_some();
-            self.connection.handle_timeout(now);
-            if owed && self.connection.closed().is_some() {
-                self.abort();
-            }
+        self.connection.handle_timeout(now);
+        if self.connection.closed() == Some(CloseReason::Slow) {
+            self.abort();
         }
     }
 
@@ -134,15 +122,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
                 return Ok(());
             }
         }
-        if self.flags.unflushed
-            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
-        {
-            flushed?;
-            self.flags.unflushed = false;
-        }
-        if !self.flags.shut && self.connection.wants_shutdown() {
+        // What a stream keeps back must leave before it waits; most have nothing to do here.
+        let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
+        if !self.shut && self.connection.wants_shutdown() {
             // Of a peer that is gone already, the next read tells.
-            self.flags.shut = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+            self.shut = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
         }
         if let (Some(tcp), false) = (self.tcp(), self.connection.wants_read()) {
             // A reset shows although nobody reads. Bytes that nobody wants yet wake the task once;
@@ -181,7 +165,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
             return Err(Errno::FAULT.into());
         }
         *budget = budget.saturating_sub(n);
-        (self.flags.unflushed, self.flags.begun) = (true, false);
         self.service.0.desk.count(|tally| tally.bytes_sent.add(n as u64));
         self.connection.handle_sent(now, n);
         // The next pipelined request may end in this turn, too.
@@ -201,7 +184,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
         }
         let bytes = buffer.filled();
         *budget = budget.saturating_sub(bytes.len());
-        self.flags.begun |= bytes.iter().any(|byte| !b"\r\n".contains(byte));
         self.service.0.desk.count(|tally| tally.bytes_received.add(bytes.len() as u64));
         match bytes {
             [] => self.connection.handle_eof(now),
@@ -260,7 +242,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Drop for Peer<T,
             self.service.0.batcher.forget(ticket);
         }
         let mut closed = self.connection.closed();
-        if self.flags.polling {
+        if self.polling {
             tracing::error!("a connection ended with a panic: please report this bug");
             self.abort();
         } else if closed.is_none() {
@@ -271,8 +253,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Drop for Peer<T,
             self.report();
         }
         self.service.0.desk.leave(self.slot, |tally| match closed {
-            _ if self.flags.polling => tally.panicked.add(1),
-            Some(reason) if !self.flags.broken => tally.closed(reason),
+            _ if self.polling => tally.panicked.add(1),
+            Some(reason) if !self.broken => tally.closed(reason),
             Some(_) | None => tally.broken.add(1),
         });
     }

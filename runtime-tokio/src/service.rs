@@ -4,8 +4,9 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use otter_protocol::{CloseReason, Counters};
+use otter_protocol::{CloseReason, Config, Counters, Report, Tally, no_room};
 use otter_store::{Store, Wake};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,11 +15,10 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use crate::batcher::Batcher;
+use crate::batcher::{self, Batcher};
 use crate::desk::{Desk, Floor, Order};
+use crate::image::Legible;
 use crate::peer::{Peer, Way};
-use crate::server::prepare;
-use crate::{Legible, Options};
 
 /// A store with the settings to serve it with, and who is being served. Cheap to clone, and may go
 /// to any thread; all clones are one service.
@@ -46,37 +46,73 @@ pub struct Service<I>(pub(crate) Arc<Shared<I>>);
 
 pub(crate) struct Shared<I> {
     pub(crate) options: Options,
-    pub(crate) desk: Arc<Desk>,
-    pub(crate) batcher: Arc<Batcher<I>>,
+    pub(crate) desk: Desk,
+    pub(crate) batcher: Batcher<I>,
 }
+
+/// Settings of a [`Service`].
+///
+/// ```
+/// let mut options = otter_tokio::Options::default();
+/// options.connections_max = 1000;
+/// assert_eq!(options.turn_bytes_max, 1 << 20);
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Connections of what [`serve`] accepts. Default 16384. Beyond: an idle connection is closed;
+    /// if there is none, the new one is answered 503. Keep it well below the limit of open files.
+    pub connections_max: usize,
+    /// Connections that may wait until [`serve`] accepts them. Default 4096; the system's
+    /// `net.core.somaxconn` bounds it. Beyond: the system lets the peer try again.
+    pub backlog: i32,
+    /// Bytes that one connection may move in one turn before the others have theirs. Default
+    /// 1 MiB.
+    pub turn_bytes_max: usize,
+    /// How long open transfers may go on after [`Service::shutdown`] before [`serve`] cuts them
+    /// off. Default 30 s.
+    pub drain_timeout: Duration,
+    /// Limits and switches of the core.
+    pub config: Arc<Config>,
+    /// Is shown every report. Default none, which costs nothing.
+    pub on_report: Option<OnReport>,
+}
+
+/// Called with the report of every request, and where the peer is, if that is known: an access
+/// log. It must not block.
+pub type OnReport = Arc<dyn Fn(&Report, Option<SocketAddr>) + Send + Sync>;
 
 /// Carries queries to the store and answers back, until the last clone of its [`Service`] and the
 /// last of its connections are gone. Spawn it. A panic in it is the store's: without it each query
 /// waits for [`otter_protocol::Config::answer_timeout`], and is answered 503.
 pub type Batching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections_max: 16384,
+            backlog: 4096,
+            turn_bytes_max: 1 << 20,
+            drain_timeout: Duration::from_secs(30),
+            config: Arc::default(),
+            on_report: None,
+        }
+    }
+}
+
 impl<I: AsRef<[u8]> + Clone + Send + 'static> Service<I> {
     /// A service of the store that `make_store` makes, given what that rings when answers wait.
-    ///
-    /// Of the options, those for listening and for threads are [`crate::Server`]'s.
     pub fn new<S: Store<Image = I>>(
         options: Options,
         make_store: impl FnOnce(Wake) -> S,
     ) -> (Self, Batching) {
-        Self::at(Arc::default(), options, make_store)
-    }
-
-    pub(crate) fn at<S: Store<Image = I>>(
-        desk: Arc<Desk>,
-        options: Options,
-        make_store: impl FnOnce(Wake) -> S,
-    ) -> (Self, Batching) {
         let bell = Arc::new(Notify::new());
-        let batcher = Arc::new(Batcher::new(Arc::clone(&bell)));
         let ring = Arc::clone(&bell);
         let store = make_store(Arc::new(move || ring.notify_one()));
-        let batching = Batcher::run(Arc::downgrade(&batcher), bell, store, Arc::clone(&desk));
-        (Self(Arc::new(Shared { options, desk, batcher })), Box::pin(batching))
+        let (desk, batcher) = (Desk::default(), Batcher::new(Arc::clone(&bell)));
+        let shared = Arc::new(Shared { options, desk, batcher });
+        let batching = batcher::run(Arc::downgrade(&shared), bell, store);
+        (Self(shared), Box::pin(batching))
     }
 }
 
@@ -91,7 +127,13 @@ impl<I> Service<I> {
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters::sum([&self.0.desk.tally])
+        Counters::sum([self.tally()])
+    }
+
+    /// Where it counts: for the [`Counters::sum`] of several services.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.0.desk.tally
     }
 }
 
@@ -157,16 +199,34 @@ pub fn drive_tcp<I: AsRef<[u8]> + Clone>(
 /// Serves a listening socket until [`Service::shutdown`] and the drain that follows: at most
 /// [`Options::drain_timeout`], then what is left of the service's connections is cut off.
 ///
-/// Each connection is a task of the runtime that this runs on. [`crate::Server`] is this on one
-/// runtime per thread, which costs less per request.
+/// Each connection is a task of the runtime that this runs on. Accepted sockets have the buffers
+/// of the listening one, which are the caller's to choose. Left to itself the kernel lets a peer
+/// that does not read pin 4 MiB of its memory; with `SO_SNDBUF` at 64 KiB it is 128 KiB. Requests
+/// whose answer is not an error fit into 16 KiB.
+///
+/// ```
+/// # async fn listen() -> std::io::Result<()> {
+/// let socket = tokio::net::TcpSocket::new_v4()?;
+/// socket.set_reuseaddr(true)?;
+/// socket.set_send_buffer_size(64 * 1024)?;
+/// socket.set_recv_buffer_size(16 * 1024)?;
+/// socket.bind(([0, 0, 0, 0], 7442).into())?;
+/// let listener = socket.listen(1024)?; // `serve` asks for `Options::backlog`
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
-/// The socket cannot be prepared. What accepting fails of passes: it is logged and tried again.
+/// The socket is none of TCP. What accepting fails of passes: it is logged and tried again.
 pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
     service: &Service<I>,
     listener: TcpListener,
 ) -> io::Result<()> {
-    prepare(&SockRef::from(&listener), &service.0.options)?;
+    let socket = SockRef::from(&listener);
+    // Every accepted socket inherits it; see `drive_tcp`.
+    socket.set_tcp_nodelay(true)?;
+    // As it does already, but for a larger crowd than is usual.
+    socket.listen(service.0.options.backlog)?;
     let stopped = |floor: &Floor| floor.order > Order::Stay;
     while let Some(accepted) = tokio::select! {
         biased;
@@ -212,26 +272,11 @@ fn admit<I: AsRef<[u8]> + Clone + Send + 'static>(service: &Service<I>, stream: 
     }
     // What is not read would turn the end into a reset, which can destroy the answer.
     let _ = stream.try_read(&mut [0; 4096]);
-    // A crowd that was refused together should not come back together.
-    let base = u64::from(service.0.options.config.retry_after_s);
+    let refused = service.tally().refused.read();
     service.0.desk.count(|tally| tally.refused.add(1));
-    let retry_after_s = base + service.0.desk.tally.refused.read() % base.max(1);
     // Once, if the socket takes it.
-    let _ = stream.try_write(
-        format!(
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\nRetry-After: {retry_after_s}\r\n\r\n{BODY}",
-            BODY.len(),
-        )
-        .as_bytes(),
-    );
+    let _ = stream.try_write(&no_room(&service.0.options.config, refused));
 }
 
-/// Called with the report of every request, and where the peer is, if that is known: an access
-/// log. It must not block.
-pub type OnReport = Arc<dyn Fn(&otter_protocol::Report, Option<SocketAddr>) + Send + Sync>;
-
 /// Also how often the log may say so.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
-/// Of a refusal: what the core says, too.
-const BODY: &str = r#"{"success":false,"response":"unavailable"}"#;
+const PAUSE: Duration = Duration::from_millis(250);

@@ -14,7 +14,7 @@ use otter_protocol::{
 use otter_store::{Image, Memory, MemoryOptions, Store, Ticket};
 use otter_tokio::{Options, Service, drive, drive_tcp, serve};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, duplex};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -216,6 +216,34 @@ async fn many_connections_on_a_runtime_of_many_threads() {
     assert!(TcpStream::connect(address).await.is_err(), "the doors are closed");
 }
 
+#[tokio::test]
+async fn who_waits_at_the_door_is_served_before_it_closes() {
+    let service = start(Gift::of(image(5000)), |_| {});
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let listener = socket.listen(1024).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut devices = Vec::new();
+    for _ in 0..300 {
+        let mut device = TcpStream::connect(address).await.expect("room in the backlog");
+        device.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("written");
+        devices.push(device);
+    }
+    service.shutdown();
+    let serving = serve(&service, listener);
+    let reading = async {
+        for device in &mut devices {
+            let mut answer = Vec::new();
+            device.read_to_end(&mut answer).await.expect("no reset");
+            assert_eq!(body(&answer), br#"{"healthcheck":true}"#);
+        }
+        devices.clear();
+    };
+    let (served, ()) = tokio::join!(serving, reading);
+    served.expect("the socket was fine");
+    assert_eq!(service.counters().accepted, 300);
+}
+
 #[tokio::test(start_paused = true)]
 async fn deadlines_go_by_the_clock_of_tokio() {
     let mut config = Config::default();
@@ -251,7 +279,9 @@ async fn a_future_that_is_dropped_leaves_nothing_behind() {
     let (mut device, server) = duplex(4096);
     device.write_all(download(true).as_bytes()).await.expect("written");
     let driven = tokio::spawn(drive(&service, server));
-    tokio::task::yield_now().await;
+    while service.counters().bytes_received == 0 {
+        tokio::task::yield_now().await;
+    }
     driven.abort();
     assert!(driven.await.expect_err("aborted").is_cancelled());
     let counters = service.counters();

@@ -1,7 +1,12 @@
 //! Requests and answers over real sockets: the tests of the mio driver, with this driver in its
 //! place.
 
-extern crate otter_tokio as otter_mio;
+// They find there what is used here.
+extern crate self as otter_mio;
 
+mod driver;
 #[path = "../../runtime-mio/tests/exchange.rs"]
 mod exchange;
+
+pub(crate) use driver::{Handle, Server};
+pub(crate) use mio_driver::{OnReport, Options, bind, listen};

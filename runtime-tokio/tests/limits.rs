@@ -1,6 +1,11 @@
 //! What happens at the edges: the tests of the mio driver, with this driver in its place.
 
-extern crate otter_tokio as otter_mio;
+// They find there what is used here.
+extern crate self as otter_mio;
 
+mod driver;
 #[path = "../../runtime-mio/tests/limits.rs"]
 mod limits;
+
+pub(crate) use driver::{Handle, Server};
+pub(crate) use mio_driver::{OnReport, Options, bind, listen};

@@ -34,6 +34,7 @@ use self::operator::{Errand, RedisOperator};
 use self::status::Status;
 
 mod adoption;
+mod arguments;
 mod catalog;
 mod connect;
 mod copy;

@@ -131,7 +131,10 @@ impl Watched {
 
     /// The server is about to stop.
     pub fn shutdown(&mut self, now: Now) {
+        let (was_idle, was_closed) = (self.connection.is_idle(), self.connection.closed());
         self.connection.handle_shutdown(now);
+        let closed = self.connection.closed() != was_closed;
+        assert_eq!(closed, was_idle, "an idle connection closes at once, and no other");
         self.check();
     }
 

@@ -2,6 +2,9 @@
 //! sockets on loopback, the model store behind both; what differs from run to run is the time in
 //! replies, which is masked.
 
+#[path = "../../src/tokio_server.rs"]
+mod tokio_server;
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -80,7 +83,7 @@ struct Stage {
 
 macro_rules! start {
     ($driver:ident, $scene:expr, $connections_max:expr) => {{
-        let mut options = $driver::Options::new("127.0.0.1:0".parse().expect("an address"));
+        let mut options = otter_mio::Options::new("127.0.0.1:0".parse().expect("an address"));
         options.workers = 1;
         options.config = Arc::new($scene.config.clone());
         options.connections_max = $connections_max;
@@ -180,7 +183,7 @@ impl Peer {
 /// Plays a scenario on each driver, and holds the transcripts against each other.
 fn compare(name: &str, scene: &Scene, connections_max: usize, play: impl Fn(&Stage) -> Vec<u8>) {
     let mio = masked(play(&start!(otter_mio, scene, connections_max)));
-    let tokio = masked(play(&start!(otter_tokio, scene, connections_max)));
+    let tokio = masked(play(&start!(tokio_server, scene, connections_max)));
     assert!(!mio.is_empty(), "{name}: something was said");
     let at = mio.iter().zip(&tokio).take_while(|(a, b)| a == b).count();
     let shown = |bytes: &[u8]| {

@@ -7,6 +7,8 @@ const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 500;
 const FILE_LINES_MAX_WITH_TESTS: usize = 700;
+/// Fewer lines of code than this: a driver is read in one sitting, or rewritten for another loop.
+const DRIVER_LINES: usize = 600;
 
 /// A source file: its path from the root of the workspace, and its text.
 struct Source {
@@ -123,6 +125,26 @@ fn files_are_short() {
         }
     }
     report(&findings);
+}
+
+#[test]
+fn drivers_are_short() {
+    let mut findings = Vec::new();
+    for driver in ["runtime-mio/src/", "runtime-tokio/src/"] {
+        let files = sources().into_iter().filter(|source| source.path.starts_with(driver));
+        let lines: usize = files.map(|source| code_lines(&source.code)).sum();
+        assert!(lines > 100, "{driver}: only {lines} lines of code found");
+        if lines >= DRIVER_LINES {
+            findings.push(format!("{driver}: {lines} lines of code, fewer than {DRIVER_LINES}"));
+        }
+    }
+    report(&findings);
+}
+
+/// Lines that are neither blank nor comments only, up to the tests.
+fn code_lines(code: &str) -> usize {
+    let before_tests = code.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+    before_tests.filter(|line| !line.trim().is_empty()).count()
 }
 
 #[test]
@@ -380,6 +402,12 @@ fn functions_are_counted_by_their_braces() {
     let code =
         "fn a() {\n}\n\npub const fn b(\n  x: u8,\n) -> u8 {\n  { x }\n}\ntrait T { fn c(); }\n";
     assert_eq!(functions(code), [(1, 2), (4, 5)]);
+}
+
+#[test]
+fn lines_of_code_are_counted_without_comments_and_tests() {
+    let text = "//! A.\n\nfn a() { // b\n    /* c\n    d */\n}\n\n#[cfg(test)]\nmod tests {}\n";
+    assert_eq!(code_lines(&blanked(text)), 2);
 }
 
 #[test]

@@ -307,6 +307,30 @@ fn a_refused_request_lingers_as_well() {
     assert_eq!(exchange.peer.closed(), Some(CloseReason::Refused));
 }
 
+/// What may be closed to make room (the law that it then closes at once is checked everywhere).
+#[test]
+fn a_connection_is_idle_while_nothing_has_arrived_and_nothing_is_owed() {
+    let mut exchange = Scene::new().exchange();
+    let is_idle = |exchange: &Exchange| exchange.peer.connection().is_idle();
+    assert!(is_idle(&exchange), "accepted");
+    exchange.input(b"\r\n\r");
+    assert!(is_idle(&exchange), "line ends");
+    exchange.input(b"\nGET / HTTP/1.1\r\n");
+    assert!(!is_idle(&exchange), "a part of a request");
+    exchange.input(b"Host: otter\r\n\r\n");
+    assert!(!is_idle(&exchange), "an answer is owed");
+    exchange.settle();
+    assert!(is_idle(&exchange), "answered");
+    exchange.input(&[&Request::get("/").bytes()[..], b"GET /"].concat());
+    exchange.settle();
+    assert!(!is_idle(&exchange), "answered, with a part of the next behind it");
+    exchange.input(b" HTTP/1.0\r\n\r\n");
+    exchange.settle();
+    assert!(!is_idle(&exchange), "lingers");
+    assert_eq!(exchange.expire(), LINGER);
+    assert!(!is_idle(&exchange), "closed");
+}
+
 #[test]
 fn a_shutdown_closes_an_idle_connection_at_once() {
     let mut exchange = Scene::new().exchange();

@@ -12,6 +12,7 @@ mod redeem;
 mod registration;
 mod response;
 
+pub use response::no_room;
 pub(crate) use response::{Content, Part, Response};
 
 use crate::config::Config;

@@ -1,11 +1,38 @@
 //! What an endpoint answers, and how it is written: one head, then at most one body.
 
+use bytes::Bytes;
+
 use crate::config::Config;
 use crate::digits::hex_text;
 use crate::http::{HeadWriter, Status};
 use crate::id::{DeviceId, Token};
 use crate::query::{Kind, Offer, Release};
 use crate::report::{Outcome, Refusal};
+
+/// What a driver tells a peer for whom it has no room, before it reads any request: the bytes of a
+/// 503 that closes (docs/wire.md 1.0), as if the store could not answer.
+///
+/// `refused` is how many were told so before. With it `Retry-After` goes round from
+/// [`Config::retry_after_s`] to nearly twice that, so that a crowd that was refused together does
+/// not come back together.
+///
+/// ```
+/// let config = otter_protocol::Config::default();
+/// let answer = otter_protocol::no_room(&config, 3);
+/// assert!(answer.starts_with(b"HTTP/1.1 503 Service Unavailable\r\n"));
+/// assert!(String::from_utf8(answer)?.contains("\r\nRetry-After: 13\r\n"));
+/// # Ok::<(), std::string::FromUtf8Error>(())
+/// ```
+#[must_use]
+pub fn no_room(config: &Config, refused: u64) -> Vec<u8> {
+    let base = config.retry_after_s;
+    let more = (refused % u64::from(base.max(1))) as u32;
+    let config = Config { retry_after_s: base.saturating_add(more), ..config.clone() };
+    let mut out = Vec::new();
+    let response = Response::<Bytes>::unavailable();
+    response.write(&mut out, &[], false, true, response.close, &config);
+    out
+}
 
 /// An answer, decided but not written.
 pub(crate) struct Response<I> {
@@ -200,4 +227,30 @@ fn json<'a>(head: &mut HeadWriter<'_>, body: &'a [u8]) -> &'a [u8] {
     head.constant("Content-Type: application/json\r\n");
     head.number("Content-Length", body.len() as u64);
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_no_room_is_told_when_to_come_back() {
+        let config = Config { retry_after_s: 2, ..Config::default() };
+        let told = [2, 3, 2, 3].map(|retry_after_s| {
+            format!(
+                "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+                 Content-Length: 42\r\nRetry-After: {retry_after_s}\r\nConnection: close\r\n\r\n\
+                 {{\"success\":false,\"response\":\"unavailable\"}}"
+            )
+        });
+        let said = [0, 1, 2, 3].map(|refused| no_room(&config, refused));
+        assert_eq!(said.map(|bytes| String::from_utf8(bytes).expect("text")), told);
+    }
+
+    #[test]
+    fn a_wait_of_no_time_is_no_division_by_zero() {
+        let config = Config { retry_after_s: 0, ..Config::default() };
+        let said = String::from_utf8(no_room(&config, u64::MAX)).expect("text");
+        assert!(said.contains("\r\nRetry-After: 0\r\n"), "{said}");
+    }
 }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use otter_protocol::{DeviceId, OwnerId, ReleaseId};
+use rapidhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use super::catalog::Catalog;
-use super::device::Known;
+use super::device::{Known, Remembered};
 use super::keys;
 use super::link::Link;
 use super::op::Op;
@@ -31,6 +32,8 @@ pub(super) struct Desk {
     catalogs: RefCell<HashMap<OwnerId, Rc<Catalog>>>,
     checks: RefCell<Checks>,
     holders: RefCell<HashMap<TokenHash, Holder>>,
+    /// Devices that checked in here, each as it was then.
+    devices: RefCell<HashMap<DeviceId, Rc<Remembered>, RandomState>>,
     /// Whose each release is that was read here.
     releases: RefCell<HashMap<ReleaseId, OwnerId>>,
     open: Cell<usize>,
@@ -72,6 +75,7 @@ impl Desk {
             catalogs: RefCell::default(),
             checks: RefCell::default(),
             holders: RefCell::default(),
+            devices: RefCell::default(),
             releases: RefCell::default(),
             open: Cell::new(0),
             all_done: Notify::new(),
@@ -129,8 +133,21 @@ impl Desk {
     /// # Errors
     /// See [`Trouble`].
     pub(super) async fn device(&self, udid: DeviceId) -> Result<Option<Known>, Trouble> {
-        let mut reply = self.link.ask(Op::read("device", [keys::device(udid)])).await?;
-        Known::read(udid, &mut reply)
+        let reply = self.link.ask(ask_device(udid, None)).await?;
+        let read = Remembered::read(udid, None, reply)?;
+        Ok(read.and_then(Rc::into_inner).map(|read| read.known))
+    }
+
+    /// A device as it was when it was read last, if that is remembered.
+    pub(super) fn remembered(&self, udid: DeviceId) -> Option<Rc<Remembered>> {
+        self.devices.borrow().get(&udid).map(Rc::clone)
+    }
+
+    /// Remembers a device.
+    pub(super) fn remember(&self, device: &Rc<Remembered>) {
+        let mut devices = self.devices.borrow_mut();
+        forget_beyond(&mut devices, DEVICES_MAX);
+        devices.insert(device.known.device.id, Rc::clone(device));
     }
 
     /// A string.
@@ -209,14 +226,22 @@ impl Desk {
     }
 }
 
+/// Asks for a device, unless it still is as it is remembered.
+pub(super) fn ask_device(udid: DeviceId, remembered: Option<&Remembered>) -> Op {
+    let state = remembered.map_or_else(String::new, |remembered| remembered.state.clone());
+    Op::read("device", [keys::device(udid)]).arg(state)
+}
+
 /// What is remembered may be forgotten at any time; so it is, all at once, where it grows too
 /// large.
-fn forget_beyond<K, V>(remembered: &mut HashMap<K, V>, max: usize) {
+fn forget_beyond<K, V, S>(remembered: &mut HashMap<K, V, S>, max: usize) {
     if remembered.len() >= max {
         remembered.clear();
     }
 }
 
+/// Devices that are remembered, some 500 bytes each.
+const DEVICES_MAX: usize = 65_536;
 /// Owners whose keys and releases are remembered.
 const OWNERS_MAX: usize = 10_000;
 /// Tokens and releases whose owner is remembered: some 100 bytes each.

@@ -1,20 +1,50 @@
 //! A device as it is kept: fields of a hash.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use otter_protocol::{Alias, Device, DeviceId, Mac, Offered, OwnerId, ReleaseId};
 
-use super::reply::{Reply, Text};
+use super::reply::Reply;
 use super::trouble::Trouble;
 use crate::copy::DeviceCopy;
 use crate::operator::DeviceRow;
 
-/// What the operation `device` answers of a device that is known.
-#[derive(Debug)]
+/// What a check-in needs of a device that is known.
+#[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) owner: OwnerId,
     pub(super) device: Device,
-    pub(super) platform: Option<Text>,
+    pub(super) platform: Option<Arc<str>>,
+}
+
+/// A device as it was in one state.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    /// Names the state.
+    pub(super) state: String,
+    pub(super) known: Known,
+}
+
+impl Remembered {
+    /// Reads what the operation `device` answers to somebody who remembers this, or nothing;
+    /// `None` if there is no such device.
+    ///
+    /// # Errors
+    /// As [`Known::read`].
+    pub(super) fn read(
+        udid: DeviceId,
+        remembered: Option<Rc<Self>>,
+        mut reply: Reply,
+    ) -> Result<Option<Rc<Self>>, Trouble> {
+        let state = reply.parsed_if_any(|state| Some(state.to_owned()))?.unwrap_or_default();
+        if state == "same" {
+            let unasked = || Trouble::odd("a device is as nobody knew it");
+            return remembered.ok_or_else(unasked).map(Some);
+        }
+        let known = Known::read(udid, &mut reply)?;
+        Ok(known.map(|known| Rc::new(Self { state, known })))
+    }
 }
 
 impl Known {
@@ -22,11 +52,11 @@ impl Known {
     ///
     /// # Errors
     /// [`Trouble::Odd`] if they are not what a server of ours wrote.
-    pub(super) fn read(udid: DeviceId, reply: &mut Reply) -> Result<Option<Self>, Trouble> {
+    fn read(udid: DeviceId, reply: &mut Reply) -> Result<Option<Self>, Trouble> {
         let owner = reply.parsed_if_any(OwnerId::parse)?;
         let mac = reply.parsed_if_any(mac_from)?;
         let alias = reply.parsed_if_any(|text| Some(Alias::clean(text)))?.flatten();
-        let platform = reply.optional()?;
+        let platform = reply.parsed_if_any(|text| Some(Arc::from(text)))?;
         let version = reply.parsed_if_any(|text| Some(Arc::from(text)))?;
         let env_hash = reply.parsed_if_any(|text| Some(Arc::from(text)))?;
         let Some(owner) = owner else { return Ok(None) };

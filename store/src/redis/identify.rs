@@ -10,8 +10,8 @@ use otter_protocol::{
 use tokio::task;
 
 use super::catalog::Catalog;
-use super::desk::Desk;
-use super::device::Known;
+use super::desk::{Desk, ask_device};
+use super::device::{Known, Remembered};
 use super::keys;
 use super::op::Op;
 use super::reply::Reply;
@@ -29,11 +29,15 @@ impl Desk {
     /// Answers the plain questions of one turn that have one owner in one task: a task for each
     /// would cost as much as all else that is done for it.
     pub(super) async fn identify_all(self: Rc<Self>, owner: OwnerId, asked: Vec<Plain>) {
-        let device = |plain: &Plain| Op::read("device", [keys::device(plain.device)]);
-        let devices = self.link.ask_all(asked.iter().map(device));
+        let remembered: Vec<Option<Rc<Remembered>>> =
+            asked.iter().map(|plain| self.remembered(plain.device)).collect();
+        let each = asked.iter().zip(&remembered);
+        let ops = each.map(|(plain, remembered)| ask_device(plain.device, remembered.as_deref()));
+        let devices = self.link.ask_all(ops);
         let (devices, catalog) = join(devices.replies(), self.owner(&owner)).await;
-        for (Plain { identify, device, promise }, reply) in asked.into_iter().zip(devices) {
-            let known = reply.and_then(|mut reply| Known::read(device, &mut reply));
+        let devices = devices.into_iter().zip(remembered);
+        for (Plain { identify, device, promise }, (reply, old)) in asked.into_iter().zip(devices) {
+            let known = reply.and_then(|reply| self.learn(device, old, reply));
             match (known, &catalog) {
                 (Ok(None), Ok(_)) if identify.mac.is_some() => {
                     let desk = Rc::clone(&self);
@@ -49,6 +53,20 @@ impl Desk {
                 (Err(_), _) | (_, Err(_)) => self.end(promise.answer(Answer::Unavailable)),
             }
         }
+    }
+
+    /// Reads a reply, and remembers the device if it is not as it was.
+    fn learn(
+        &self,
+        udid: DeviceId,
+        old: Option<Rc<Remembered>>,
+        reply: Reply,
+    ) -> Result<Option<Known>, Trouble> {
+        let Some(device) = Remembered::read(udid, old.clone(), reply)? else { return Ok(None) };
+        if old.is_none_or(|old| !Rc::ptr_eq(&old, &device)) {
+            self.remember(&device);
+        }
+        Ok(Some(device.known.clone()))
     }
 
     /// Answers one question.

@@ -10,9 +10,9 @@ use super::keys::hex;
 pub(super) struct Library {
     pub(super) code: Str,
     /// Carries operations that only read.
-    pub(super) read: Str,
+    pub(super) read: String,
     /// Carries operations that write.
-    pub(super) write: Str,
+    pub(super) write: String,
 }
 
 impl Library {
@@ -22,8 +22,8 @@ impl Library {
         let version = &hex(&hash)[..VERSION_DIGITS];
         Self {
             code: SOURCE.replace("VERSION", version).into(),
-            read: format!("otter_read_{version}").into(),
-            write: format!("otter_write_{version}").into(),
+            read: format!("otter_read_{version}"),
+            write: format!("otter_write_{version}"),
         }
     }
 }

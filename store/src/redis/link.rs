@@ -16,14 +16,16 @@ use std::time::Duration;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use fred::util::redis_keyslot;
+use rapidhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{sleep, timeout};
 
+use super::arguments::arguments;
 use super::library::Library;
-use super::node::{Failed, Node, number};
+use super::node::{Failed, Node};
 use super::nodes::{Nodes, Redirection};
-use super::op::{Arg, Kind, Op};
+use super::op::{Kind, Op};
 use super::reply::Reply;
 use super::round::{Place, Round};
 use super::status::Status;
@@ -36,7 +38,7 @@ pub(super) struct Link {
     library: Library,
     clock: Option<Clock>,
     status: Arc<Status>,
-    groups: RefCell<HashMap<Group, Gathered>>,
+    groups: RefCell<HashMap<Group, Gathered, RandomState>>,
     /// Rung when there is something to send.
     turn: Notify,
     turns: Cell<u64>,
@@ -228,7 +230,7 @@ impl Link {
         ops: Vec<Op>,
         count: usize,
     ) -> Result<Vec<Result<Reply, Trouble>>, Trouble> {
-        let args = self.arguments(kind, ops);
+        let args = self.arguments(kind, &ops);
         let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
         let mut asking = false;
         loop {
@@ -288,33 +290,14 @@ impl Link {
         Err(Trouble::Away)
     }
 
-    /// What the function is called with. Operations of one name and number of arguments that stand
-    /// side by side share their header.
-    fn arguments(&self, kind: Kind, ops: Vec<Op>) -> Vec<Value> {
-        let keys: usize = ops.iter().map(|op| op.keys.len()).sum();
-        let all = 3 + keys + ops.iter().map(|op| 3 + op.args.len()).sum::<usize>();
-        let mut args = Vec::with_capacity(all);
-        args.push(Value::from(match kind {
-            Kind::Read => self.library.read.clone(),
-            Kind::Write | Kind::Replicated => self.library.write.clone(),
-        }));
-        args.push(number(keys as u64));
-        let mut rest: Vec<(&'static str, Vec<Arg>)> = Vec::with_capacity(ops.len());
-        for op in ops {
-            args.extend(op.keys.into_iter().map(Value::from));
-            rest.push((op.name, op.args));
-        }
-        args.push(match &self.clock {
-            Some(clock) => number(clock()),
-            None => Value::from_static_str(""),
-        });
-        for run in rest.chunk_by_mut(|a, b| a.0 == b.0 && a.1.len() == b.1.len()) {
-            args.push(Value::from_static_str(run[0].0));
-            args.push(number(run[0].1.len() as u64));
-            args.push(number(run.len() as u64));
-            args.extend(run.iter_mut().flat_map(|(_, args)| args.drain(..)).map(value));
-        }
-        args
+    /// What the function is called with.
+    fn arguments(&self, kind: Kind, ops: &[Op]) -> Vec<Value> {
+        let function = match kind {
+            Kind::Read => &self.library.read,
+            Kind::Write | Kind::Replicated => &self.library.write,
+        };
+        let now = self.clock.as_ref().map(|clock| clock().to_string()).unwrap_or_default();
+        arguments(function, &now, ops)
     }
 }
 
@@ -377,13 +360,6 @@ pub(super) fn trouble_of(error: &Error) -> Trouble {
         | ErrorKind::Cluster
         | ErrorKind::Parse
         | ErrorKind::NotFound => Trouble::Refused(said),
-    }
-}
-
-fn value(arg: Arg) -> Value {
-    match arg {
-        Arg::Borrowed(text) => Value::from_static_str(text),
-        Arg::Owned(text) => Value::from(text),
     }
 }
 

@@ -17,12 +17,24 @@ local now
 
 -- Fields of a device that a check-in needs, in the order in which they are answered.
 local FIELDS = {
-  'owner', 'mac', 'alias', 'platform', 'version', 'env', 'auto', 'told', 'digest', 'seen', 'offered',
+  'owner', 'mac', 'alias', 'platform', 'version', 'env', 'auto', 'told', 'digest', 'seen',
+  'offered',
 }
 
 -- Numbers beyond 1e14 would lose digits in Lua's own way of writing them.
 local function text(number)
   return string.format('%.0f', number)
+end
+
+-- Names the state of something anew, so that who remembers an earlier one knows. It is no count: a
+-- failover may forget a change, and the next one would have its number, so that who knew the first
+-- would not ask for the second.
+local function next_state(state)
+  return text(math.max((tonumber(state or 0) or 0) + 1, now))
+end
+
+local function changed(key)
+  redis.call('HSET', key, 'state', next_state(redis.call('HGET', key, 'state')))
 end
 
 -- A token, kept as one field of its device's hash of tokens.
@@ -130,9 +142,11 @@ end
 
 local reads, writes = {}, {}
 
--- device (dev): the fields of a device.
-reads.device = { 1, function(keys, k)
-  return redis.call('HMGET', keys[k + 1], unpack(FIELDS))
+-- device (dev) state: the state and the fields of a device, unless the caller knows that state.
+reads.device = { 1, function(keys, k, args, a)
+  local state = redis.call('HGET', keys[k + 1], 'state')
+  if state and state == args[a] then return { 'same' } end
+  return redis.call('HMGET', keys[k + 1], 'state', unpack(FIELDS))
 end }
 
 -- row (dev, facts, push): all that operators see of a device.
@@ -148,7 +162,7 @@ end }
 -- tag changes with every change.
 reads.owner = { 3, function(keys, k, args, a)
   local ak = redis.call('GET', keys[k + 1])
-  local own = redis.call('HMGET', keys[k + 2], 'created', 'version')
+  local own = redis.call('HMGET', keys[k + 2], 'created', 'state')
   local tag = (own[1] or '-') .. ' ' .. (own[2] or '0') .. ' ' .. (ak and redis.sha1hex(ak) or '-')
   if tag == args[a] then return { 'same' } end
   local reply = { 'new', tag, own[1] or false, ak or false }
@@ -262,48 +276,63 @@ writes.issue = { 2, function(keys, k, args, a)
   return reply
 end }
 
--- What a check-in said, from the arguments that begin at `a`: mac, version, platform, env, digest,
--- told.
-local function keep_check_in(key, args, a)
-  redis.call('HSET', key, 'digest', args[a + 4], 'told', args[a + 5], 'seen', text(math.floor(now / 1000)))
+-- Adds a field with its value to those that are to be set.
+local function put(fields, field, value)
+  fields[#fields + 1] = field
+  fields[#fields + 1] = value
+end
+
+-- What a check-in said, from the arguments that begin at `a` (mac, version, platform, env, digest,
+-- told): fields to set, and fields to remove.
+local function said(set, args, a)
+  local gone = {}
   for i, field in ipairs({ 'mac', 'version', 'platform', 'env' }) do
     local value = optional(args[a + i - 1])
     if value then
-      redis.call('HSET', key, field, value)
+      put(set, field, value)
     elseif field == 'mac' or field == 'env' then
-      redis.call('HDEL', key, field)
+      gone[#gone + 1] = field
     end
   end
+  put(set, 'digest', args[a + 4])
+  put(set, 'told', args[a + 5])
+  put(set, 'seen', text(math.floor(now / 1000)))
+  return gone
 end
 
 -- record (dev, facts, tok) owner, prepared, named, invented, offered, grant, check-in, ..: keeps a
 -- check-in. Unless `prepared`, a new device or a new mac is answered with 'again' and the time of
--- registration, because an index in another slot has to be written first. With a check-in its seven arguments follow (mac,
--- version, platform, env, digest, told, facts), with a grant the six of the token.
+-- registration, because an index in another slot has to be written first. With a check-in its
+-- seven arguments follow (mac, version, platform, env, digest, told, facts), with a grant the six
+-- of the token.
 writes.record = { 3, function(keys, k, args, a)
   local key = keys[k + 1]
-  local known = redis.call('HMGET', key, 'owner', 'alias', 'auto', 'mac', 'registered')
+  local known = redis.call('HMGET', key, 'owner', 'alias', 'auto', 'mac', 'registered', 'state')
   if known[1] and known[1] ~= args[a] then return { 'foreign' } end
   local has_grant, has_check_in = args[a + 5] == '1', args[a + 6] == '1'
   local mac = has_check_in and optional(args[a + 7])
   if args[a + 1] == '0' and (not known[1] or mac and mac ~= known[4]) then
     return { 'again', known[5] or '' }
   end
-  local alias = known[2]
+  local alias, facts, gone = known[2], nil, {}
+  local set = { 'state', next_state(known[6]) }
   if not known[1] then
-    alias = optional(args[a + 2]) or args[a + 3]
+    alias, facts = optional(args[a + 2]) or args[a + 3], '{}'
     local seconds = text(math.floor(now / 1000))
-    redis.call('HSET', key, 'owner', args[a], 'alias', alias, 'registered', seconds,
-      'seen', seconds, 'digest', '0', 'auto', '0', 'told', '0')
-    redis.call('SET', keys[k + 2], '{}')
+    for field, value in pairs({
+      owner = args[a], alias = alias, registered = seconds, seen = seconds,
+      digest = '0', auto = '0', told = '0',
+    }) do put(set, field, value) end
   end
   local rest = a + 7
   if has_check_in then
-    keep_check_in(key, args, rest)
-    redis.call('SET', keys[k + 2], args[rest + 6])
+    gone, facts = said(set, args, rest), args[rest + 6]
     rest = rest + 7
   end
-  if args[a + 4] ~= '' then redis.call('HSET', key, 'offered', args[a + 4]) end
+  if args[a + 4] ~= '' then put(set, 'offered', args[a + 4]) end
+  if facts then redis.call('SET', keys[k + 2], facts) end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  redis.call('HSET', key, unpack(set))
   local old_mac = has_check_in and known[4] and known[4] ~= mac and known[4]
   local reply = { 'kept', alias, known[3] or '0', old_mac or '', known[1] and 0 or 1 }
   if has_grant then
@@ -328,6 +357,7 @@ writes.change = { 1, function(keys, k, args, a)
   end
   local alias = optional(args[a + 1])
   if alias then redis.call('HSET', keys[k + 1], 'alias', alias) end
+  changed(keys[k + 1])
   return { 1 }
 end }
 
@@ -335,6 +365,7 @@ end }
 writes.restore = { 3, function(keys, k, args, a, n)
   redis.call('DEL', keys[k + 1], keys[k + 3])
   redis.call('HSET', keys[k + 1], unpack(args, a + 2, a + n - 1))
+  changed(keys[k + 1])
   redis.call('SET', keys[k + 2], args[a])
   local push = optional(args[a + 1])
   if push then redis.call('SET', keys[k + 3], push) end
@@ -393,7 +424,9 @@ end }
 
 -- index (key) member: adds to an index in the order of its members.
 writes.index = { 1, function(keys, k, args, a)
-  if not redis.call('ZSCORE', keys[k + 1], args[a]) then redis.call('ZADD', keys[k + 1], 0, args[a]) end
+  if not redis.call('ZSCORE', keys[k + 1], args[a]) then
+    redis.call('ZADD', keys[k + 1], 0, args[a])
+  end
   return {}
 end }
 
@@ -426,13 +459,6 @@ writes.rekey = { 1, function(keys, k, args, a)
   redis.call('SET', keys[k + 1], args[a + 1])
   return { 1 }
 end }
-
--- Names the state of an owner's releases anew. It is no count: a failover may forget a change, and
--- the next one would have its number, so that who knew the first would not ask for the second.
-local function changed(key)
-  local version = tonumber(redis.call('HGET', key, 'version') or 0)
-  redis.call('HSET', key, 'version', text(math.max(version + 1, now)))
-end
 
 -- publish (own, rels) id, record: a release, in its place behind those before it.
 writes.publish = { 2, function(keys, k, args, a)
