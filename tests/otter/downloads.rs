@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -30,6 +30,8 @@ pub(crate) struct Downloads {
     devices: Vec<JoinHandle<()>>,
     like: Device,
     random: Mutex<Random>,
+    /// The number of the next device that only registers.
+    newcomer: Arc<AtomicU32>,
 }
 
 struct Shared {
@@ -89,20 +91,19 @@ impl Downloads {
         });
         let devices = threads.collect();
         let random = Mutex::new(random.fork());
-        Self { shared, devices, like: site.device(0, 0), random }
+        let newcomer = Arc::new(AtomicU32::new(NEWCOMERS));
+        Self { shared, devices, like: site.device(0, 0), random, newcomer }
     }
 
     /// Registers one new device after the other until the end; returns those that were
     /// acknowledged.
     pub(crate) fn register(&self) -> JoinHandle<Vec<String>> {
-        let shared = Arc::clone(&self.shared);
+        let (shared, newcomer) = (Arc::clone(&self.shared), Arc::clone(&self.newcomer));
         let (like, mut random) = (self.like.clone(), self.random.lock().expect("kept").fork());
         thread::spawn(move || {
             let mut acknowledged = Vec::new();
-            for n in NEWCOMERS.. {
-                if shared.is_ending.load(Ordering::Relaxed) {
-                    break;
-                }
+            while !shared.is_ending.load(Ordering::Relaxed) {
+                let n = newcomer.fetch_add(1, Ordering::Relaxed);
                 let mut device = Device::nth(like.server, &like.owner, &like.key, n);
                 device.server = shared.any(&mut random);
                 // One that hears nothing has bad luck, and the next one comes.

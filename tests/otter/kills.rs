@@ -11,7 +11,8 @@ use crate::site::{Site, all_devices, wanted};
 
 const DEVICES: u32 = 50;
 
-/// 10 kills, every third of Redis, or as many as `OTTER_KILLS` says.
+/// 10 kills, every third of Redis, which also stands still now and then; or as many as
+/// `OTTER_KILLS` says.
 #[test]
 fn kills_of_servers_and_of_redis_give_no_image_twice_and_lose_no_registration() {
     let mut redis = RedisServer::start_with(lasting());
@@ -19,10 +20,15 @@ fn kills_of_servers_and_of_redis_give_no_image_twice_and_lose_no_registration() 
     let mut site = site(&[("OTTER_STORE", &redis.url())], &images);
     let mut random = random();
     let downloads = Downloads::start(&site, DEVICES, &mut random);
-    let registrations = downloads.register();
+    let registrations = [(); 3].map(|()| downloads.register());
     let kills = wanted("OTTER_KILLS", 10);
     for kill in 1..=kills {
         downloads.wait_for_attempts(random.below(100));
+        if kill % 4 == 0 {
+            redis.pause();
+            downloads.wait_for_attempts(random.below(20));
+            redis.resume();
+        }
         if kill % 3 == 0 {
             redis.kill();
             downloads.wait_for_attempts(random.below(20));
@@ -36,7 +42,7 @@ fn kills_of_servers_and_of_redis_give_no_image_twice_and_lose_no_registration() 
         }
     }
     let outcome = downloads.finish();
-    let registered = registrations.join().expect("registered");
+    let registered = registrations.map(|thread| thread.join().expect("registered")).concat();
     eprintln!("{kills} kills: {outcome}; {} registered", registered.len());
 
     assert!(outcome.resumed > 0, "no download was ever cut off: {outcome}");
