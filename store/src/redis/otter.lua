@@ -5,12 +5,11 @@
 --
 --   FCALL otter_read|otter_write <keys> key.. now <operation> <arguments> <times> argument.. ..
 --
--- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says that the
--- operation failed; it changed nothing, unless the error came from its last write.
+-- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says
+-- that the operation failed; it changed nothing, unless the error came from its last write.
 --
 -- VERSION stands for the first digits of this text's SHA-256, so that servers of two releases can
--- work on one Redis. Keys, fields
--- and expiry are described in docs/redis.md.
+-- work on one Redis. Keys, fields and expiry are described in docs/redis.md.
 
 -- Milliseconds since 1970: Redis' own clock, unless the call brings a time (tests do).
 local now
