@@ -24,7 +24,6 @@ mod serve;
 mod site;
 mod store_copy;
 mod thinx;
-mod thinx_redis;
 mod thousands;
 mod watch;
 mod wire;
