@@ -8,7 +8,7 @@ use super::op::Op;
 /// The arguments of `FCALL`: the function's name, all keys, the time (or nothing, for Redis' own),
 /// and the operations. Those of one name and number of arguments that stand side by side share
 /// their header.
-pub(super) fn arguments(function: &str, now: &str, ops: &[Op]) -> Vec<Value> {
+pub(super) fn arguments(function: &str, now: &str, ops: &[Op]) -> Arguments {
     let mut all = Texts::default();
     all.add(function);
     all.number(ops.iter().map(|op| op.keys.len()).sum());
@@ -20,11 +20,26 @@ pub(super) fn arguments(function: &str, now: &str, ops: &[Op]) -> Vec<Value> {
         all.number(run.len());
         run.iter().flat_map(|op| &op.args).for_each(|arg| all.add(arg));
     }
-    all.values()
+    Arguments { bytes: all.bytes.into(), ends: all.ends }
 }
 
-/// Texts one behind the other in one allocation: a call is kept until it is answered, and a copy of
-/// it sent, which would cost one more allocation for each text of its own.
+/// Texts one behind the other in one allocation, kept until the call is answered: it may have to be
+/// made again.
+pub(super) struct Arguments {
+    bytes: Bytes,
+    ends: Vec<usize>,
+}
+
+impl Arguments {
+    /// The arguments, to be sent.
+    pub(super) fn values(&self) -> Vec<Value> {
+        let mut begin = 0;
+        let value =
+            |end: &usize| Value::Bytes(self.bytes.slice(std::mem::replace(&mut begin, *end)..*end));
+        self.ends.iter().map(value).collect()
+    }
+}
+
 #[derive(Default)]
 struct Texts {
     bytes: Vec<u8>,
@@ -40,13 +55,6 @@ impl Texts {
     fn number(&mut self, number: usize) {
         self.add(&number.to_string());
     }
-
-    fn values(self) -> Vec<Value> {
-        let bytes = Bytes::from(self.bytes);
-        let mut begin = 0;
-        let value = |end| Value::Bytes(bytes.slice(std::mem::replace(&mut begin, end)..end));
-        self.ends.into_iter().map(value).collect()
-    }
 }
 
 #[cfg(test)]
@@ -58,7 +66,7 @@ mod tests {
         let device = |key: &str| Op::read("device", [key.to_owned()]).arg("7");
         let both = Op::read("token", ["c".to_owned(), "d".to_owned()]).arg("").arg("x");
         let ops = [device("a"), device("b"), both, device("e")];
-        let args = arguments("read", "", &ops);
+        let args = arguments("read", "", &ops).values();
         let texts: Vec<String> = args.iter().filter_map(Value::as_string).collect();
         let expected = "read 5 a b c d e  device 1 2 7 7 token 2 1  x device 1 1 7";
         assert_eq!(texts.join(" "), expected);

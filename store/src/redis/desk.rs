@@ -204,8 +204,8 @@ impl Desk {
         let mut rung = self.rung.borrow_mut();
         if !rung.iter().any(|other| Arc::ptr_eq(other, &inbox)) {
             rung.push(inbox);
+            self.bell.notify_one();
         }
-        self.bell.notify_one();
     }
 
     /// Rings those whose queries were answered, once per turn, forever.

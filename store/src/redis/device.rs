@@ -11,7 +11,7 @@ use crate::copy::DeviceCopy;
 use crate::operator::DeviceRow;
 
 /// What a check-in needs of a device that is known.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Known {
     pub(super) owner: OwnerId,
     pub(super) device: Device,

@@ -47,6 +47,7 @@ impl Desk {
                     });
                 }
                 (Ok(known), Ok(catalog)) => {
+                    let known = known.as_ref().map(|device| &device.known);
                     let standing = self.standing(&identify, known, catalog);
                     self.end(promise.answer(Answer::Standing(standing)));
                 }
@@ -61,12 +62,14 @@ impl Desk {
         udid: DeviceId,
         old: Option<Rc<Remembered>>,
         reply: Reply,
-    ) -> Result<Option<Known>, Trouble> {
-        let Some(device) = Remembered::read(udid, old.clone(), reply)? else { return Ok(None) };
-        if old.is_none_or(|old| !Rc::ptr_eq(&old, &device)) {
-            self.remember(&device);
+    ) -> Result<Option<Rc<Remembered>>, Trouble> {
+        let device = Remembered::read(udid, old.clone(), reply)?;
+        if let Some(device) = &device
+            && old.is_none_or(|old| !Rc::ptr_eq(&old, device))
+        {
+            self.remember(device);
         }
-        Ok(Some(device.known.clone()))
+        Ok(device)
     }
 
     /// Answers one question.
@@ -97,13 +100,13 @@ impl Desk {
             (None, Some(mac)) => self.find_mac(&owner, mac).await?,
             (by_id, _) => by_id,
         };
-        Ok(self.standing(identify, known, &catalog))
+        Ok(self.standing(identify, known.as_ref(), &catalog))
     }
 
     fn standing(
         &self,
         identify: &Identify,
-        known: Option<Known>,
+        known: Option<&Known>,
         catalog: &Rc<Catalog>,
     ) -> Standing {
         let key = catalog.standing(&identify.key, self.accept_key_hash);
@@ -112,7 +115,7 @@ impl Desk {
             return Standing { key, device: DeviceStanding::Foreign, newest: None };
         }
         let newest = catalog.newest(known.device.id, known.platform.as_deref()).map(Arc::clone);
-        Standing { key, device: DeviceStanding::Known(known.device), newest }
+        Standing { key, device: DeviceStanding::Known(known.device.clone()), newest }
     }
 
     async fn find_mac(&self, owner: &OwnerId, mac: Mac) -> Result<Option<Known>, Trouble> {

@@ -14,14 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::error::{Error, ErrorKind};
-use fred::types::Value;
 use fred::util::redis_keyslot;
 use rapidhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{sleep, timeout};
 
-use super::arguments::arguments;
+use super::arguments::{Arguments, arguments};
 use super::library::Library;
 use super::node::{Failed, Node};
 use super::nodes::{Nodes, Redirection};
@@ -234,7 +233,7 @@ impl Link {
         let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
         let mut asking = false;
         loop {
-            let error = match visit.node.fcall(kind, args.clone(), asking).await {
+            let error = match visit.node.fcall(kind, args.values(), asking).await {
                 Ok(answer) => match answer.into_bytes() {
                     Some(answer) => return Reply::each(answer, count),
                     None => return Err(Trouble::odd("a call is answered by no text")),
@@ -291,7 +290,7 @@ impl Link {
     }
 
     /// What the function is called with.
-    fn arguments(&self, kind: Kind, ops: &[Op]) -> Vec<Value> {
+    fn arguments(&self, kind: Kind, ops: &[Op]) -> Arguments {
         let function = match kind {
             Kind::Read => &self.library.read,
             Kind::Write | Kind::Replicated => &self.library.write,
