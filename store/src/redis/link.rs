@@ -106,8 +106,8 @@ impl Link {
         self.nodes.of(slot).is_some_and(|node| node.is_up())
     }
 
-    /// Counts the turns in which something was sent: whoever asked in the turn that runs is
-    /// answered as of a moment after this.
+    /// Counts the turns in which something was sent, or a server came or went: whoever asked in
+    /// the turn that runs is answered as of a moment after this.
     pub(super) fn turn(&self) -> u64 {
         self.turns.get()
     }
@@ -158,6 +158,8 @@ impl Link {
             self.give_up();
         }
         if was_up != is_up {
+            // What was asked in this turn and not sent must not be shared by those who come later.
+            self.turns.set(self.turns.get() + 1);
             self.nodes.moved.notify_one();
         }
     }
