@@ -46,14 +46,14 @@ enum Transport {
 pub(crate) enum IfAbsent {
     /// It is made: the command is one that may come first.
     Create,
-    /// Nothing can be in it, so that is an error.
+    /// Nothing can be in it, so that is an error, unless facts are kept in Redis.
     Refuse,
 }
 
 impl Client {
     /// Finds the server on `data`, or opens the store there.
     pub(crate) fn open(data: &Path, if_absent: IfAbsent) -> Result<Self, Failure> {
-        if if_absent == IfAbsent::Refuse && !data.is_dir() {
+        if if_absent == IfAbsent::Refuse && !data.is_dir() && !is_elsewhere(data)? {
             let error = format!("there is no data directory {}", data.display());
             return Err(Failure::not_found(error)
                 .hint("name it with --data or OTTER_DATA, or start a new one with `otter serve`"));
@@ -200,6 +200,11 @@ fn open_store(data: &Path, if_absent: IfAbsent) -> Result<(Router, AnyStore), Op
     })?;
     let admin = Admin::new(store.operator(), settings.core(), settings.image_bytes_max, None);
     Ok((admin::router(admin), store))
+}
+
+/// Are the facts in Redis? Then a data directory without anything in it will do.
+fn is_elsewhere(data: &Path) -> Result<bool, Failure> {
+    Ok(matches!(Settings::for_command(data)?.store, StoreChoice::Redis(_)))
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -396,6 +396,7 @@ mod tests {
     fn the_documentation_lists_exactly_these_metrics() {
         let mut families = of_store(&StoreStats::default());
         families.extend(of_origins(&StoreStats::default()));
+        families.extend(of_redis(&RedisStats::default()));
         families.extend(of_devices(&Counters::default()));
         let mut existing: Vec<_> = families
             .iter()

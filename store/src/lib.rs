@@ -69,7 +69,8 @@
 //! - **All or nothing**: a disk that is full or failing makes answers [`Answer::Unavailable`], and
 //!   the store goes on when there is room again.
 //! - **What is asked about one device is done in the order in which it was asked.** Writes about
-//!   different devices may be reordered within a group.
+//!   different devices may be reordered within a group. In Redis the questions of one turn may be
+//!   answered in any order, as if they came from different servers at the same time.
 //! - **Deadlines stand on the store's clock**, which never goes back ([`Clock`]).
 //! - **An image is given whole or not at all**: see [`Image`]. One that has to be fetched first
 //!   holds up nobody but those who asked for it.

@@ -18,6 +18,8 @@ pub(crate) struct Device {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// With its empty line.
+    pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -58,15 +60,24 @@ impl Device {
 
     /// Asks for a token.
     pub(crate) fn token(&self) -> String {
+        Self::token_in(&self.ask_for_token().expect("an answer"))
+    }
+
+    /// The token in an answer that has one.
+    pub(crate) fn token_in(answer: &Answer) -> String {
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        crate::program::text(&body, "ott")
+    }
+
+    /// Asks for a token; `None` if the server went away.
+    pub(crate) fn ask_for_token(&self) -> Option<Answer> {
         let body = format!(
             "{{\"use\":\"ott\",\"mac\":\"{}\",\"owner\":\"{}\",\"udid\":\"{}\"}}",
             self.mac(),
             self.owner,
             self.udid
         );
-        let answer = self.post("/device/firmware", &body).expect("an answer");
-        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
-        crate::program::text(&body, "ott")
+        self.post("/device/firmware", &body)
     }
 
     /// Downloads from byte `start` on, to the end of the connection.
@@ -112,7 +123,16 @@ impl Answer {
         let body = bytes.split_off(at);
         let head = String::from_utf8(bytes).ok()?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(Self { status, body })
+        Some(Self { status, head, body })
+    }
+
+    /// The value of the first line of this name.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let value = |line: &str| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then(|| value.to_owned())
+        };
+        self.head.lines().find_map(value)
     }
 
     pub(crate) fn text(&self) -> String {

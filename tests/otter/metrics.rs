@@ -2,24 +2,24 @@
 
 use std::collections::BTreeSet;
 
+use otter_tests::redis::RedisServer;
+
 use crate::admin;
 use crate::device::{Device, image};
 use crate::program::Data;
 
 #[test]
 fn the_documentation_lists_what_a_scrape_shows() {
-    let data = Data::new();
-    let server = data.serve();
-    let (owner, key) = admin::owner_with_key(&server.admin);
-    Device::nth(server.http, &owner, &key, 1).check_in("1.0.0");
-    let scraped: BTreeSet<String> = scrape(&server.admin)
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .map(|line| {
-            let (name, kind) = line.split_once(' ').expect("a type");
-            if kind == "counter" { format!("{name}_total") } else { name.to_owned() }
-        })
-        .collect();
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let mut scraped = BTreeSet::new();
+    for store in ["embedded", &url] {
+        let data = Data::new();
+        let server = data.serve_with(&["--store", store], &[]);
+        let (owner, key) = admin::owner_with_key(&server.admin);
+        Device::nth(server.http, &owner, &key, 1).check_in("1.0.0");
+        scraped.extend(names(&scrape(&server.admin)));
+    }
     let documented: BTreeSet<String> = include_str!("../../docs/operating.md")
         .lines()
         .filter_map(|line| line.strip_prefix("| `otter_")?.split('`').next())
@@ -70,6 +70,16 @@ fn what_happens_is_counted() {
     assert!(value("otter_connections_accepted_total") >= 5.0);
     assert!(value("otter_store_commit_seconds_count") >= 3.0);
     assert!(text.ends_with("# EOF\n"));
+}
+
+/// The metrics in a scrape, as the documentation calls them.
+fn names(text: &str) -> Vec<String> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let name = |line: &str| {
+        let (name, kind) = line.split_once(' ').expect("a type");
+        if kind == "counter" { format!("{name}_total") } else { name.to_owned() }
+    };
+    types.map(name).collect()
 }
 
 pub(crate) fn scrape(socket: &std::path::Path) -> String {

@@ -15,8 +15,9 @@ use otter_protocol::{
 };
 use otter_store::{
     DeviceChange, Embedded, EmbeddedOptions, Image, Memory, MemoryOptions, NewRelease, Operator,
-    Store, Target, Ticket, Wake,
+    Redis, RedisOptions, Store, Target, Ticket, Wake,
 };
+use otter_tests::redis::{self, Appends, RedisServer, wait_for};
 use otter_tests::{Draft, ModelStore, Random};
 
 const UNIX_START: u64 = 1_795_478_791;
@@ -34,6 +35,8 @@ struct Pair {
     owners: Vec<(OwnerId, Vec<ApiKey>)>,
     devices: Vec<(DeviceId, DeviceId)>,
     releases: Vec<(ReleaseId, ReleaseId)>,
+    /// Which owner published each.
+    publishers: Vec<usize>,
     tokens: Vec<(Token, Token)>,
     random: Random,
     /// How often each kind of thing was done, so that none is forgotten.
@@ -61,6 +64,7 @@ impl Pair {
             owners: Vec::new(),
             devices: Vec::new(),
             releases: Vec::new(),
+            publishers: Vec::new(),
             tokens: Vec::new(),
             random: Random::new(seed),
             done: BTreeMap::new(),
@@ -182,6 +186,7 @@ impl Pair {
         let published = self.operator.publish(release, staged, &|_, _, _| true).expect("published");
         let model = self.model.publish(model_target, &draft);
         self.releases.push((model, published.offer.release));
+        self.publishers.push(index);
         self.note("publish");
     }
 
@@ -260,7 +265,11 @@ impl Pair {
         let is_known = device.is_some_and(|device| self.model.device(device).is_some());
         let check_in = (!is_known || self.random.chance(80)).then(|| self.check_in(of, slot));
         let owner = self.owners[index].0;
-        let release = Self::pick(&mut self.random, &self.releases);
+        // The core offers what the device's own owner published.
+        let published = self.releases.iter().zip(&self.publishers);
+        let own: Vec<_> =
+            published.filter(|(_, by)| **by == index).map(|(pair, _)| *pair).collect();
+        let release = Self::pick(&mut self.random, &own);
         let grant = self.random.chance(60).then(|| self.grant(None));
         let grant_release = release.filter(|_| self.random.chance(70));
         let offered_times = self.random.chance(40).then(|| self.random.below(9) as u8);
@@ -535,6 +544,32 @@ fn the_embedded_store_answers_like_the_model_and_after_each_reopening_too() {
                 let _ = ring.send(());
             })));
             pair.bell = bell;
+        }
+        done.append(&mut pair.done);
+    }
+    assert_all_was_done(&done);
+}
+
+#[test]
+fn the_redis_store_answers_like_the_model_and_after_each_crash_of_redis_too() {
+    let mut done = BTreeMap::new();
+    for seed in 200..204 {
+        let appends = Appends::Always;
+        let mut server =
+            RedisServer::start_with(redis::RedisOptions { appends, ..Default::default() });
+        let directory = tempfile::tempdir().expect("a directory");
+        let now_ms = Arc::new(AtomicU64::new(UNIX_START * 1000));
+        let mut options = RedisOptions::new(server.url());
+        options.clock = Some(clock(&now_ms));
+        let store = Redis::open(directory.path(), options).expect("a store");
+        let made = |wake| Box::new(store.store(wake)) as Box<dyn Store<Image = Image>>;
+        let mut pair = Pair::new(store.operator(), made, now_ms, seed);
+        for _ in 0..4 {
+            pair.run(100);
+            server.kill();
+            wait_for("the store to see it", || store.operator().trouble());
+            server.restart();
+            wait_for("the store to be back", || store.operator().trouble().is_none().then_some(()));
         }
         done.append(&mut pair.done);
     }

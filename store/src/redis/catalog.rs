@@ -10,6 +10,7 @@ use otter_protocol::id::bytes_from_hex;
 use otter_protocol::{ApiKey, DeviceId, KeyStanding, Kind, Offer, OwnerId, ReleaseId};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::keys::hex;
@@ -125,8 +126,8 @@ fn alias_of(entry: &Map<String, Value>) -> &str {
     entry.get("alias").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// `ak:<owner>` with one more key, the newest last. What THiNX wrote stays as it is. The key
-/// itself is not written.
+/// `ak:<owner>` with one more key, the newest last. What THiNX wrote stays as it is, byte for
+/// byte. The key itself is not written.
 ///
 /// # Errors
 /// [`Trouble::Odd`] if it is no array: it is not ours to throw away.
@@ -136,9 +137,9 @@ pub(super) fn with_key(
     alias: &str,
     created: u64,
 ) -> Result<String, Trouble> {
-    let mut all = array(api_keys)?;
-    all.push(entry(hash, alias, created));
-    Ok(Value::Array(all).to_string())
+    let new = entry(hash, alias, created).to_string();
+    let all = array(api_keys)?.into_iter().map(RawValue::get);
+    Ok(array_of(all.chain([new.as_str()])))
 }
 
 /// `ak:<owner>` with just these keys.
@@ -156,17 +157,23 @@ fn entry(hash: &[u8; 32], alias: &str, created: u64) -> Value {
 /// # Errors
 /// [`Trouble::Odd`] if it is no array.
 pub(super) fn without_key(api_keys: Option<&str>, hash: &[u8; 32]) -> Result<String, Trouble> {
-    let mut all = array(api_keys)?;
-    all.retain(|entry| entry.as_object().and_then(hash_of) != Some(*hash));
-    Ok(Value::Array(all).to_string())
+    let is_other = |entry: &&str| {
+        let entry = serde_json::from_str::<Map<String, Value>>(entry);
+        entry.ok().as_ref().and_then(hash_of) != Some(*hash)
+    };
+    Ok(array_of(array(api_keys)?.into_iter().map(RawValue::get).filter(is_other)))
 }
 
-fn array(api_keys: Option<&str>) -> Result<Vec<Value>, Trouble> {
+fn array(api_keys: Option<&str>) -> Result<Vec<&RawValue>, Trouble> {
     match api_keys.map(serde_json::from_str) {
         None => Ok(Vec::new()),
-        Some(Ok(Value::Array(all))) => Ok(all),
-        Some(Ok(_) | Err(_)) => Err(Trouble::odd("the owner's keys are no JSON array")),
+        Some(Ok(all)) => Ok(all),
+        Some(Err(_)) => Err(Trouble::odd("the owner's keys are no JSON array")),
     }
+}
+
+fn array_of<'a>(entries: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", entries.collect::<Vec<_>>().join(","))
 }
 
 /// A release as it is kept, behind its place and times.
@@ -257,12 +264,15 @@ mod tests {
         }
 
         let more = with_key(Some(&text), &[7; 32], "new", 9).expect("an array");
-        assert!(more.contains(&format!(r#""key":"{KEY}""#)), "THiNX' own stays: {more}");
-        let last = format!(r#"{{"alias":"new","created":9,"hash":"{}"}}]"#, "07".repeat(32));
+        let last = format!(r#",{{"alias":"new","created":9,"hash":"{}"}}]"#, "07".repeat(32));
         assert!(more.ends_with(&last), "{more}");
+        let first =
+            format!(r#"[{{"key":"{KEY}","hash":"{hash}","alias":"Default MQTT API Key"}},"#);
+        assert!(more.starts_with(&first), "THiNX' own stays byte for byte: {more}");
         let thinx = bytes_from_hex(hash.as_bytes()).expect("digits");
         let fewer = without_key(Some(&more), &thinx).expect("an array");
         assert!(!fewer.contains(KEY) && fewer.contains(&other), "{fewer}");
+        assert_eq!(format!("{first}{}", &fewer[1..]), more);
         assert!(with_key(Some("{}"), &[7; 32], "new", 9).is_err());
         assert_eq!(with_key(None, &[0; 32], "a", 1).expect("new").matches("hash").count(), 1);
     }

@@ -17,7 +17,8 @@ const PASSWORD_IN_URL: &str = "p%40s%2Fs%3Aw%23%25";
 
 /// What a user needs for Otter, as docs/redis.md says.
 const RULES: &str = "resetchannels -@all \
-    ~ak:* ~own:* ~rels:* ~owners ~unfinished ~rel:* ~dev:* ~facts:* ~push:* ~tok:* ~ott:* ~mac:* ~devs:* \
+    ~ak:* ~own:* ~rels:* ~owners ~unfinished ~rel:* ~dev:* ~facts:* ~push:* ~tok:* ~ott:* \
+    ~mac:* ~devs:* \
     +fcall +function|load +info +ping +scan +wait +client|id +cluster|slots +asking +role \
     +time +exists +del +get +set +pexpire +pttl +hget +hmget +hgetall +hset +hsetnx +hdel \
     +hincrby +zadd +zcard +zrange +zrangebylex +zrem +zscore";
