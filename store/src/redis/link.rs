@@ -236,6 +236,7 @@ impl Link {
         let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
         let mut asking = false;
         loop {
+            visit.node.resend(visit.number, kind);
             let error = match visit.node.fcall(kind, args.clone(), asking).await {
                 Ok(answer) => match answer.into_bytes() {
                     Some(answer) => return Reply::each(answer, count),
@@ -252,12 +253,14 @@ impl Link {
                 && redirections > 0
             {
                 redirections -= 1;
+                visit.node.put_off(visit.number);
                 let node = self.nodes.redirect(&visit.node, &to).ok_or(Trouble::Away)?;
                 asking = to.asking;
                 self.wait_for(&node).await?;
                 visit.go(node, kind);
             } else if patience > 0 && error.details().starts_with("TRYAGAIN") {
                 patience -= 1;
+                visit.node.put_off(visit.number);
                 sleep(TRYAGAIN_PAUSE).await;
             } else {
                 return Err(trouble_of(&error));
