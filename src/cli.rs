@@ -389,7 +389,7 @@ Examples:
   otter serve --listen 127.0.0.1:0 --store memory      to try things out
   OTTER_LOG=debug otter serve                          one line for each request
 
-On a fresh data directory it makes an owner and an API key, prints them once on stderr, and with
+On a fresh store it makes an owner and an API key, prints them once on stderr, and with
 them curl lines that play a device.";
 
 const OWNER_EXAMPLES: &str = "\

@@ -41,7 +41,7 @@ enum Transport {
     Here { router: Router, store: Option<AnyStore> },
 }
 
-/// What to do if there is no data directory.
+/// What to do if there is no data directory, or no store in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfAbsent {
     /// It is made: the command is one that may come first.
@@ -67,7 +67,7 @@ impl Client {
             let Err(unreachable) = runtime.block_on(UnixStream::connect(&socket)) else {
                 return Ok(Self { runtime, transport: Transport::Socket(socket) });
             };
-            match open_store(data) {
+            match open_store(data, if_absent) {
                 Ok((router, store)) => {
                     let transport = Transport::Here { router, store: Some(store) };
                     return Ok(Self { runtime, transport });
@@ -179,8 +179,18 @@ enum Opening {
     Failed(Failure),
 }
 
-fn open_store(data: &Path) -> Result<(Router, AnyStore), Opening> {
+fn open_store(data: &Path, if_absent: IfAbsent) -> Result<(Router, AnyStore), Opening> {
     let settings = Settings::for_command(data).map_err(Opening::Failed)?;
+    if if_absent == IfAbsent::Refuse
+        && settings.store == StoreChoice::Embedded
+        && !data.join("otter.db").exists()
+    {
+        let error = format!("there is no store in {}", data.display());
+        return Err(Opening::Failed(Failure::not_found(error).hint(
+            "if its server keeps the facts in Redis, name that in OTTER_STORE or otter.toml; \
+             `otter serve` starts a new one",
+        )));
+    }
     let store = AnyStore::open(data, &settings).map_err(|error| {
         if let OpenError::Locked { pid, .. } = error {
             Opening::Locked(pid)

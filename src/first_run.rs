@@ -1,4 +1,4 @@
-//! What a fresh data directory is given: an owner, a key, a sample image, and lines to try them.
+//! What a fresh store is given: an owner, a key, a sample image, and lines to try them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -78,7 +78,7 @@ impl Lines {
         );
         format!(
             "\n\
-             This data directory is fresh. It was given an owner and an API key, shown only now:\n\
+             This store is fresh. It was given an owner and an API key, shown only now:\n\
              \n  owner    {owner}\n  API key  {key}\n\n\
              Play a device; paste these lines one by one into sh or bash:\n\n\
              # 1. It checks in and is registered\n{check_in}\n\

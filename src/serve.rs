@@ -44,6 +44,9 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     for warning in store.warnings() {
         tracing::warn!("{warning}");
     }
+    if matches!(settings.store, StoreChoice::Redis(_)) && data.join("otter.db").exists() {
+        tracing::warn!("otter.db in the data directory is not used: the facts are in Redis");
+    }
     let operator = store.operator();
     let server = bind(&settings)?;
     let http = server.local_addr();

@@ -145,6 +145,9 @@ impl From<OpenError> for Failure {
         let text = error.to_string();
         match error {
             OpenError::Locked { .. } | OpenError::Unfinished { .. } => Self::conflict(text),
+            OpenError::RedisUrl { .. } => Self::usage(text)
+                .hint("docs/redis.md has all its forms; see --store or OTTER_STORE"),
+            OpenError::Origin { .. } => Self::usage(text).hint("see docs/configuration.md"),
             OpenError::Redis { .. } => Self::unavailable(text)
                 .hint("is it running, and is the URL of --store or OTTER_STORE right?"),
             OpenError::Directory { .. }

@@ -96,6 +96,13 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The URL of Redis cannot be one.
+    #[cfg(feature = "redis")]
+    #[error("the URL of Redis makes no sense: {reason}")]
+    RedisUrl {
+        /// What is wrong with it, without the URL: that may hold a password.
+        reason: String,
+    },
     /// Redis cannot be reached, or will not do.
     #[cfg(feature = "redis")]
     #[error("cannot use Redis: {reason}")]

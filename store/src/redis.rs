@@ -166,7 +166,8 @@ impl Redis {
     /// Connects, and opens the images in `directory/images`.
     ///
     /// # Errors
-    /// [`OpenError::Redis`] if the URL makes no sense or Redis cannot be reached or used;
+    /// [`OpenError::RedisUrl`] if the URL makes no sense;
+    /// [`OpenError::Redis`] if Redis cannot be reached or used;
     /// [`OpenError::Unfinished`] if a copy into it was not finished;
     /// [`OpenError::Directory`] if the directory cannot be used; [`OpenError::Origin`] for an
     /// origin of images that cannot be one.

@@ -175,6 +175,12 @@ fn a_directory_that_is_not_there_is_not_made() {
     assert_eq!(ran.code, 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("no data directory") && ran.stderr.contains("hint: "));
     assert!(!data.path().exists());
+    // Nor is a store, in the directory of a server that has its facts elsewhere.
+    std::fs::create_dir(data.path()).expect("a directory");
+    let ran = data.run(&["device", "list"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("no store in") && ran.stderr.contains("OTTER_STORE"));
+    assert!(!data.path().join("otter.db").exists());
     data.json(&["owner", "create"]);
     assert!(data.path().exists(), "an owner may come first");
     assert_eq!(data.json(&["device", "list"]), Value::Array(vec![]));

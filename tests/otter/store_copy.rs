@@ -175,7 +175,7 @@ fn what_cannot_be_copied_is_refused_and_says_why() {
     };
     refused(&[&nowhere, &url], 3, "no store in");
     refused(&[&name, &name], 2, "the same store");
-    refused(&[&name, "http://127.0.0.1"], 5, "redis://");
+    refused(&[&name, "http://127.0.0.1"], 2, "redis://");
     assert!(!Path::new(&nowhere).exists());
 
     let server = living.data.serve();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::{
     Config, ConnectionConfig, PerformanceConfig, ReconnectError, ReconnectPolicy, Server,
@@ -35,7 +36,7 @@ pub(super) struct Dialer {
 /// Connects and looks whether this Redis will do; also says what an operator should know.
 ///
 /// # Errors
-/// [`OpenError::Redis`]
+/// [`OpenError::RedisUrl`], [`OpenError::Redis`]
 pub(super) async fn connect(
     options: &RedisOptions,
     status: &Arc<Status>,
@@ -140,11 +141,14 @@ impl Dialer {
 
     async fn dial(&self, config: &Config) -> Result<Client, OpenError> {
         let client = self.client(config)?;
-        match timeout(CONNECT_PATIENCE.max(self.timeout), client.init()).await {
-            Ok(Ok(_)) => Ok(client),
-            Ok(Err(error)) => Err(OpenError::redis(error.details())),
-            Err(_) => Err(OpenError::redis("it does not answer")),
-        }
+        let why = match timeout(CONNECT_PATIENCE.max(self.timeout), client.init()).await {
+            Ok(Ok(_)) => return Ok(client),
+            Ok(Err(error)) => plain(&error).to_owned(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        let at: Vec<_> = config.server.hosts().iter().map(place).collect();
+        let over = if config.tls.is_some() { " over TLS" } else { "" };
+        Err(OpenError::redis(format!("{}{over}: {why}", at.join(", "))))
     }
 
     fn client(&self, config: &Config) -> Result<Client, OpenError> {
@@ -182,7 +186,7 @@ impl Dialer {
         let noted = Arc::clone(&self.status);
         client.on_error(move |(error, server)| {
             let at = server.map_or_else(String::new, |server| format!("{server}: "));
-            noted.note(format!("{at}{}", error.details()));
+            noted.note(format!("{at}{}", plain(&error)));
             async { Ok(()) }
         });
         Ok(client)
@@ -190,8 +194,12 @@ impl Dialer {
 }
 
 fn config(options: &RedisOptions) -> Result<Config, OpenError> {
-    let (plain, tls) = without_tls(options.url.trim())?;
-    let mut config = Config::from_url(&plain).map_err(|error| OpenError::redis(error.details()))?;
+    let (plain_url, tls) = without_tls(options.url.trim())?;
+    let mut config = Config::from_url(&plain_url)
+        .map_err(|error| OpenError::RedisUrl { reason: error.details().to_owned() })?;
+    if config.server.hosts().iter().any(|server| server.host.is_empty()) {
+        return Err(OpenError::RedisUrl { reason: "it names no server".to_owned() });
+    }
     if tls {
         let connector = TlsConnector::from(tls_config(options.ca.as_deref())?);
         config.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::DefaultHost });
@@ -209,11 +217,29 @@ fn without_tls(url: &str) -> Result<(String, bool), OpenError> {
     match kind {
         Some(kind @ ("" | "-sentinel" | "-cluster")) => Ok((format!("{name}{kind}://{rest}"), tls)),
         Some("+unix") if !tls => Ok((url.to_owned(), tls)),
-        Some(_) | None => Err(OpenError::redis(
-            "its URL begins with none of redis://, rediss://, redis-sentinel://, \
-             rediss-sentinel://, redis-cluster://, rediss-cluster://, redis+unix://",
-        )),
+        Some(_) | None => {
+            let reason = "begin it with redis://, rediss://, redis-sentinel://, \
+                          rediss-sentinel://, redis-cluster://, rediss-cluster:// or redis+unix://";
+            Err(OpenError::RedisUrl { reason: reason.to_owned() })
+        }
     }
+}
+
+/// Where a server is: its address, or the path of its socket.
+fn place(server: &Server) -> String {
+    match server.port {
+        0 => server.host.to_string(),
+        port => format!("{}:{port}", server.host),
+    }
+}
+
+/// What an error of fred's says. It shows errors of the system as Rust does: `Os { code: 111, kind:
+/// ConnectionRefused, message: "Connection refused" }`.
+fn plain(error: &Error) -> &str {
+    let said = error.details();
+    let quoted = || Some(said.split_once('"')?.1.rsplit_once('"')?.0);
+    let is_shown = said.starts_with("Os {") || said.starts_with("Custom {");
+    is_shown.then(quoted).flatten().unwrap_or(said)
 }
 
 fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, OpenError> {
@@ -283,7 +309,22 @@ const VERSION_MIN: u32 = 7;
 
 #[cfg(test)]
 mod tests {
+    use fred::error::ErrorKind;
+
     use super::*;
+
+    #[test]
+    fn errors_of_the_system_are_told_in_its_words() {
+        for (shown, told) in [
+            (r#"Os { code: 111, kind: ConnectionRefused, message: "refused" }"#, "refused"),
+            (r#"Custom { kind: Uncategorized, error: "not \"found\"" }"#, r#"not \"found\""#),
+            ("Custom { kind: InvalidData, error: UnknownIssuer }", ""),
+            ("NOAUTH Authentication required.", ""),
+        ] {
+            let error = Error::new(ErrorKind::IO, shown);
+            assert_eq!(plain(&error), if told.is_empty() { shown } else { told });
+        }
+    }
 
     #[test]
     fn a_redis_that_forgets_is_warned_of() {

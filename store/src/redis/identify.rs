@@ -77,30 +77,31 @@ impl Desk {
         self: &Rc<Self>,
         identify: &Identify,
     ) -> Result<Standing, Trouble> {
-        let by_id = async {
-            match identify.device {
-                Some(device) => self.device(device).await,
-                None => Ok(None),
-            }
-        };
-        let (by_id, owner, catalog) = match identify.owner {
-            Some(owner) => {
-                let (by_id, catalog) = try_join(by_id, self.owner(&owner)).await?;
-                (by_id, owner, catalog)
-            }
-            None => match by_id.await? {
+        let Identify { owner, device, mac, .. } = *identify;
+        let Some(owner) = owner else {
+            return match self.known(device).await? {
                 Some(known) => {
-                    let owner = known.owner;
-                    (Some(known), owner, self.owner(&owner).await?)
+                    let catalog = self.owner(&known.owner).await?;
+                    Ok(self.standing(identify, Some(&known), &catalog))
                 }
-                None => return Ok(unknown(KeyStanding::Wrong)),
-            },
+                None => Ok(unknown(KeyStanding::Wrong)),
+            };
         };
-        let known = match (by_id, identify.mac) {
-            (None, Some(mac)) => self.find_mac(&owner, mac).await?,
-            (by_id, _) => by_id,
+        let found = async {
+            match (self.known(device).await?, mac) {
+                (None, Some(mac)) => self.find_mac(&owner, mac).await,
+                (known, _) => Ok(known),
+            }
         };
+        let (known, catalog) = try_join(found, self.owner(&owner)).await?;
         Ok(self.standing(identify, known.as_ref(), &catalog))
+    }
+
+    async fn known(&self, device: Option<DeviceId>) -> Result<Option<Known>, Trouble> {
+        match device {
+            Some(device) => self.device(device).await,
+            None => Ok(None),
+        }
     }
 
     fn standing(

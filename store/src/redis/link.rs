@@ -105,8 +105,8 @@ impl Link {
         self.nodes.of(slot).is_some_and(|node| node.is_up())
     }
 
-    /// Counts the turns in which something was sent: whoever asked in the turn that runs is
-    /// answered as of a moment after this.
+    /// Counts the turns in which something was sent, or a server came or went: whoever asked in
+    /// the turn that runs is answered as of a moment after this.
     pub(super) fn turn(&self) -> u64 {
         self.turns.get()
     }
@@ -157,6 +157,8 @@ impl Link {
             self.give_up();
         }
         if was_up != is_up {
+            // What was asked in this turn and not sent must not be shared by those who come later.
+            self.turns.set(self.turns.get() + 1);
             self.nodes.moved.notify_one();
         }
     }
@@ -233,6 +235,7 @@ impl Link {
         let (mut loads, mut redirections, mut patience) = (LOADS, REDIRECTIONS, TRYAGAIN_TIMES);
         let mut asking = false;
         loop {
+            visit.node.resend(visit.number, kind);
             let error = match visit.node.fcall(kind, args.values(), asking).await {
                 Ok(answer) => match answer.into_bytes() {
                     Some(answer) => return Reply::each(answer, count),
@@ -249,12 +252,14 @@ impl Link {
                 && redirections > 0
             {
                 redirections -= 1;
+                visit.node.put_off(visit.number);
                 let node = self.nodes.redirect(&visit.node, &to).ok_or(Trouble::Away)?;
                 asking = to.asking;
                 self.wait_for(&node).await?;
                 visit.go(node, kind);
             } else if patience > 0 && error.details().starts_with("TRYAGAIN") {
                 patience -= 1;
+                visit.node.put_off(visit.number);
                 sleep(TRYAGAIN_PAUSE).await;
             } else {
                 return Err(trouble_of(&error));

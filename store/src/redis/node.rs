@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::mem;
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -136,14 +137,29 @@ impl Node {
         number
     }
 
+    /// A call is sent once more.
+    pub(super) fn resend(&self, number: u64, kind: Kind) {
+        if let Some(call) = self.under_way.borrow_mut().get_mut(&number) {
+            call.sent = Instant::now();
+            call.counts = !self.waits(kind);
+        }
+    }
+
+    /// A call was answered, and goes on: until it is sent again, it waits for something else than
+    /// this server.
+    pub(super) fn put_off(&self, number: u64) {
+        let mut under_way = self.under_way.borrow_mut();
+        if under_way.get_mut(&number).is_some_and(|call| mem::take(&mut call.counts)) {
+            refresh(&mut under_way);
+        }
+    }
+
     /// A call ended, with an answer or without; returns who still waits for it.
     pub(super) fn end(&self, number: u64, is_answered: bool) -> Vec<Place> {
         let mut under_way = self.under_way.borrow_mut();
         let ended = under_way.remove(&number);
         if is_answered && ended.as_ref().is_some_and(|ended| ended.counts) {
-            // Any answer shows that it is not stalled.
-            let now = Instant::now();
-            under_way.values_mut().for_each(|call| call.sent = call.sent.max(now));
+            refresh(&mut under_way);
         }
         ended.map(|ended| ended.places).unwrap_or_default()
     }
@@ -198,6 +214,12 @@ impl Node {
             let _ = client.quit().await;
         }
     }
+}
+
+/// Any answer shows that a server is not stalled.
+fn refresh(under_way: &mut HashMap<u64, UnderWay>) {
+    let now = Instant::now();
+    under_way.values_mut().for_each(|call| call.sent = call.sent.max(now));
 }
 
 impl Replicated {
@@ -267,3 +289,23 @@ pub(super) fn number(number: u64) -> Value {
 
 /// How often somebody who turned out to be a replica is connected to anew.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_put_off_does_not_speak_against_its_server() {
+        let node = Node::new(None, Client::default(), None);
+        let stalls = || (0..1_000_000).any(|_| node.is_stalled(Duration::ZERO));
+        assert!(!stalls(), "nothing is under way");
+        let number = node.begin(Kind::Read, Vec::new());
+        assert!(stalls());
+        node.put_off(number);
+        assert!(!stalls(), "it was answered");
+        node.resend(number, Kind::Read);
+        assert!(stalls());
+        node.end(number, true);
+        assert!(!stalls());
+    }
+}

@@ -140,15 +140,17 @@ impl Facts for RedisOperator {
     fn revoke_key(&self, hash: &[u8; 32]) -> Outcome<KeyRow> {
         let hash = *hash;
         self.run(move |desk| async move {
+            let mut revoked = None;
+            // THiNX may have given one key to several owners.
             for (owner, _) in desk.owners().await? {
                 let catalog = desk.owner(&owner).await?;
                 let found = catalog.keys().iter().find(|key| key.hash == hash);
                 if let Some(row) = found.map(|key| key_row(owner, key)) {
                     desk.rekey(&owner, |keys| without_key(keys, &hash)).await?;
-                    return Ok(row);
+                    revoked.get_or_insert(row);
                 }
             }
-            Err(not_found(Subject::Key))
+            revoked.ok_or_else(|| not_found(Subject::Key))
         })
     }
 
