@@ -178,11 +178,14 @@ impl Images {
             *offered |= row.withdrawn.is_none();
         }
         let bar = progress(names.len() as u64, "images", output);
+        let nowhere_else = from.origins().is_empty();
         let mut images = Self { from: 0, to: 0, _staged: Vec::new() };
         for (name, is_offered) in names {
             bar.inc(1);
             let Some(image) = from.image(&name) else {
                 if is_offered {
+                    // Then the copy is not whole.
+                    images.from += u64::from(nowhere_else);
                     output.note(&format!(
                         "warning: image {} is not in the directory of FROM, or damaged; only \
                          servers that fetch it from an origin can give it",

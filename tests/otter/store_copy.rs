@@ -149,6 +149,20 @@ fn images_come_along_into_another_directory() {
 }
 
 #[test]
+fn a_copy_without_its_images_is_no_copy() {
+    let living = Living::new();
+    let redis = RedisServer::start();
+    let (data, nothing) = (living.data.path(), living.data.beside("nothing"));
+    let ran = living.copy(&[&data.display().to_string(), &redis.url()], &nothing, &[]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    std::fs::remove_dir_all(nothing.join("images")).expect("removed");
+    let other = RedisServer::start();
+    let ran = living.copy(&[&redis.url(), &other.url()], &nothing, &[]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("not the same: images"), "{}", ran.stderr);
+}
+
+#[test]
 fn the_store_that_is_configured_is_meant_by_that_word() {
     let living = Living::new();
     let redis = RedisServer::start();

@@ -6,14 +6,15 @@ use fred::types::Value;
 use super::op::Op;
 
 /// The arguments of `FCALL`: the function's name, all keys, the time (or nothing, for Redis' own),
-/// and the operations. Those of one name and number of arguments that stand side by side share
+/// a word that no other call has, and the operations. Those of one name and number of arguments that stand side by side share
 /// their header.
-pub(super) fn arguments(function: &str, now: &str, ops: &[Op]) -> Arguments {
+pub(super) fn arguments(function: &str, now: &str, word: &str, ops: &[Op]) -> Arguments {
     let mut all = Texts::default();
     all.add(function);
     all.number(ops.iter().map(|op| op.keys.len()).sum());
     ops.iter().flat_map(|op| &op.keys).for_each(|key| all.add(key));
     all.add(now);
+    all.add(word);
     for run in ops.chunk_by(|a, b| a.name == b.name && a.args.len() == b.args.len()) {
         all.add(run[0].name);
         all.number(run[0].args.len());
@@ -66,9 +67,9 @@ mod tests {
         let device = |key: &str| Op::read("device", [key.to_owned()]).arg("7");
         let both = Op::read("token", ["c".to_owned(), "d".to_owned()]).arg("").arg("x");
         let ops = [device("a"), device("b"), both, device("e")];
-        let args = arguments("read", "", &ops).values();
+        let args = arguments("read", "", "w", &ops).values();
         let texts: Vec<String> = args.iter().filter_map(Value::as_string).collect();
-        let expected = "read 5 a b c d e  device 1 2 7 7 token 2 1  x device 1 1 7";
+        let expected = "read 5 a b c d e  w device 1 2 7 7 token 2 1  x device 1 1 7";
         assert_eq!(texts.join(" "), expected);
     }
 }

@@ -20,6 +20,7 @@ use crate::error::OpenError;
 use crate::images::Images;
 use crate::job::Promise;
 use crate::stats::Counters;
+use crate::token::Mint;
 
 /// What the thread starts with.
 pub(super) struct Line {
@@ -72,7 +73,9 @@ impl Line {
 
     async fn open(&self) -> Result<(Rc<Desk>, Vec<String>), OpenError> {
         let (nodes, warnings) = connect::connect(&self.options, &self.status).await?;
-        let link = Rc::new(Link::new(nodes, self.options.clock.clone(), Arc::clone(&self.status)));
+        let (clock, status) = (self.options.clock.clone(), Arc::clone(&self.status));
+        let words = u64::from_ne_bytes(Mint::new().bytes().map_err(OpenError::redis)?);
+        let link = Rc::new(Link::new(nodes, clock, status, words));
         link.watch(self.options.timeout / 4);
         let (images, counters) = (Arc::clone(&self.images), Arc::clone(&self.counters));
         let desk = Desk::new(Rc::clone(&link), images, counters, self.options.accept_key_hash);

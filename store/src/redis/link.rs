@@ -41,6 +41,8 @@ pub(super) struct Link {
     /// Rung when there is something to send.
     turn: Notify,
     turns: Cell<u64>,
+    /// What the next call brings as its word: counted from a random number.
+    words: Cell<u64>,
 }
 
 /// What goes into one call: a hash slot (0 on a single server) and the function.
@@ -57,7 +59,7 @@ struct Gathered {
 type Asked = (Op, Place);
 
 impl Link {
-    pub(super) fn new(nodes: Nodes, clock: Option<Clock>, status: Arc<Status>) -> Self {
+    pub(super) fn new(nodes: Nodes, clock: Option<Clock>, status: Arc<Status>, words: u64) -> Self {
         Self {
             nodes,
             library: Library::new(),
@@ -66,6 +68,7 @@ impl Link {
             groups: RefCell::default(),
             turn: Notify::new(),
             turns: Cell::new(0),
+            words: Cell::new(words),
         }
     }
 
@@ -301,7 +304,9 @@ impl Link {
             Kind::Write | Kind::Replicated => &self.library.write,
         };
         let now = self.clock.as_ref().map(|clock| clock().to_string()).unwrap_or_default();
-        arguments(function, &now, ops)
+        let word = self.words.get();
+        self.words.set(word.wrapping_add(1));
+        arguments(function, &now, &format!("{word:x}"), ops)
     }
 }
 

@@ -3,7 +3,7 @@
 -- What Otter does inside of Redis. Each operation works on keys of one hash slot and is atomic; a
 -- call carries the operations of many queries, and each is answered by itself.
 --
---   FCALL otter_read|otter_write <keys> key.. now <operation> <arguments> <times> argument.. ..
+--   FCALL otter_read|otter_write <keys> key.. now word <operation> <arguments> <times> argument.. ..
 --
 -- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says
 -- that the operation failed; it changed nothing, unless the error came from its last write.
@@ -13,6 +13,9 @@
 
 -- Milliseconds since 1970: Redis' own clock, unless the call brings a time (tests do).
 local now
+
+-- What no other call brings.
+local word
 
 -- Fields of a device that a check-in needs, in the order in which they are answered.
 local FIELDS = {
@@ -25,11 +28,12 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- Names the state of something anew, so that who remembers an earlier one knows. It is no count: a
--- failover may forget a change, and the next one would have its number, so that who knew the first
--- would not ask for the second.
+-- Names the state of something anew, so that who remembers an earlier one knows. A count would not
+-- do: a failover may forget a change, and the next one would have its number, so that who knew the
+-- first would not ask for the second. So each call brings a word that no other call has.
 local function next_state(state)
-  return text(math.max((tonumber(state or 0) or 0) + 1, now))
+  local last = tonumber(string.match(state or '', '^%d+') or 0)
+  return text(math.max(last + 1, now)) .. '-' .. word
 end
 
 local function changed(key)
@@ -496,7 +500,8 @@ local function run(operations, keys, args)
   else
     now = tonumber(args[1])
   end
-  local replies, k, a = {}, 0, 2
+  word = args[2]
+  local replies, k, a = {}, 0, 3
   while a <= #args do
     local operation, n, times = operations[args[a]], tonumber(args[a + 1]), tonumber(args[a + 2])
     a = a + 3

@@ -1,13 +1,14 @@
 //! Many servers on one Redis are one service.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use otter_protocol::{Answer, ApiKey, DeviceId, Identify, KeyStanding, Mac, Query, Standing};
-use otter_store::{DeviceFilter, Target};
+use otter_store::{DeviceChange, DeviceFilter, Target};
 use otter_tests::redis::RedisServer;
 
-use crate::common::{Bench, Desk, Redeemed, check_in, recording};
+use crate::common::{Bench, Desk, Redeemed, START_MS, alias, check_in, recording};
 use crate::life::{Home, options};
 
 fn three(server: &RedisServer) -> [Bench; 3] {
@@ -202,4 +203,28 @@ fn what_a_failover_forgot_is_forgotten_by_all() {
     assert_eq!(newest(b), Some(next));
     a.operator.withdraw(next).expect("withdrawn");
     assert_eq!(newest(b), Some(first));
+}
+
+#[test]
+fn what_a_failover_forgot_of_a_device_is_forgotten_even_where_the_clock_stands_still() {
+    let server = RedisServer::start();
+    let mut servers = [(); 2].map(|()| {
+        let mut options = options(server.url());
+        options.clock = Some(Arc::new(|| START_MS));
+        Bench::on_redis(options)
+    });
+    let home = Home::new(&mut servers[0], 'a');
+    let [a, b] = &mut servers;
+    let key = format!("dev:{{{}}}", home.device);
+    server.call(&["COPY", &key, "aside"]);
+    let name = |bench: &Bench, text: &str| {
+        let change = DeviceChange { alias: Some(alias(text)), ..DeviceChange::default() };
+        bench.operator.set_device(home.device, change).expect("a known device");
+    };
+    name(a, "lost");
+    assert_eq!(b.known(home.owner, home.key, home.device).alias, alias("lost"));
+    // What comes of it where a replica takes over that had not heard of it.
+    server.call(&["COPY", "aside", &key, "REPLACE"]);
+    name(a, "next");
+    assert_eq!(b.known(home.owner, home.key, home.device).alias, alias("next"));
 }
