@@ -6,8 +6,8 @@ use fred::types::Value;
 use super::op::Op;
 
 /// The arguments of `FCALL`: the function's name, all keys, the time (or nothing, for Redis' own),
-/// a word that no other call has, and the operations. Those of one name and number of arguments that stand side by side share
-/// their header.
+/// a word that no other call has, and the operations. Those of one name and number of arguments
+/// that stand side by side share their header.
 pub(super) fn arguments(function: &str, now: &str, word: &str, ops: &[Op]) -> Arguments {
     let mut all = Texts::default();
     all.add(function);
