@@ -124,12 +124,8 @@ impl Facts for RedisOperator {
     fn keys(&self, owner: Option<&OwnerId>) -> Outcome<Vec<KeyRow>> {
         let owner = owner.copied();
         self.run(move |desk| async move {
-            let owners = match owner {
-                Some(owner) => vec![owner],
-                None => desk.owners().await?.into_iter().map(|(owner, _)| owner).collect(),
-            };
             let mut rows = Vec::new();
-            for owner in owners {
+            for owner in desk.one_or_all(owner).await? {
                 let catalog = desk.owner(&owner).await?;
                 rows.extend(catalog.keys().iter().map(|key| key_row(owner, key)));
             }
@@ -239,6 +235,14 @@ impl Desk {
         Ok(owners)
     }
 
+    /// This owner, or all where none is named.
+    pub(super) async fn one_or_all(&self, owner: Option<OwnerId>) -> Result<Vec<OwnerId>, Trouble> {
+        match owner {
+            Some(owner) => Ok(vec![owner]),
+            None => Ok(self.owners().await?.into_iter().map(|(owner, _)| owner).collect()),
+        }
+    }
+
     /// How many devices an owner has.
     async fn devices_len(&self, owner: &OwnerId) -> Result<u64, Trouble> {
         let counts = (0..keys::SHARDS).map(|shard| async move {
@@ -276,10 +280,7 @@ impl Desk {
 
     /// One page of devices.
     async fn page(self: &Rc<Self>, filter: &DeviceFilter) -> Result<Vec<DeviceRow>, Trouble> {
-        let owners = match filter.owner {
-            Some(owner) => vec![owner],
-            None => self.owners().await?.into_iter().map(|(owner, _)| owner).collect(),
-        };
+        let owners = self.one_or_all(filter.owner).await?;
         let mut rows = Vec::new();
         let mut after = filter.after;
         while rows.len() < filter.limit {

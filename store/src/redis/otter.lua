@@ -6,7 +6,8 @@
 --   FCALL otter_read|otter_write <keys> key.. now word <operation> <arguments> <times> argument.. ..
 --
 -- The reply is MessagePack: one array per operation, in order. One whose first element is '!' says
--- that the operation failed; it changed nothing, unless the error came from its last write.
+-- that the operation failed, which only values that are not ours make it do: what it wrote before
+-- stays, and whoever asked is told that nobody can answer.
 --
 -- VERSION stands for the first digits of this text's SHA-256, so that servers of two releases can
 -- work on one Redis. Keys, fields and expiry are described in docs/redis.md.
@@ -337,7 +338,7 @@ writes.record = { 3, function(keys, k, args, a)
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
   redis.call('HSET', key, unpack(set))
   local old_mac = has_check_in and known[4] and known[4] ~= mac and known[4]
-  local reply = { 'kept', alias, known[3] or '0', old_mac or '', known[1] and 0 or 1 }
+  local reply = { 'kept', alias, known[3] or '0', old_mac or '' }
   if has_grant then
     for _, value in ipairs(issue(keys[k + 3], args, rest)) do reply[#reply + 1] = value end
   end

@@ -62,12 +62,8 @@ impl Publication for RedisOperator {
     fn releases(&self, owner: Option<&OwnerId>) -> Outcome<Vec<ReleaseRow>> {
         let owner = owner.copied();
         self.run(move |desk| async move {
-            let owners = match owner {
-                Some(owner) => vec![owner],
-                None => desk.owners().await?.into_iter().map(|(owner, _)| owner).collect(),
-            };
             let mut rows = Vec::new();
-            for owner in owners {
+            for owner in desk.one_or_all(owner).await? {
                 let catalog = desk.owner(&owner).await?;
                 rows.extend(catalog.releases.rows.iter().map(|release| row(owner, release)));
             }

@@ -174,7 +174,6 @@ impl Desk {
         let alias = Alias::clean(&reply.text()?).unwrap_or_else(|| Alias::invented(udid));
         let auto_update = reply.flag()?;
         let old_mac = reply.text()?;
-        let _is_new = reply.flag()?;
         self.counters.wrote(1);
         if record.grant.is_some() {
             let _deadline_ms = reply.text()?;
