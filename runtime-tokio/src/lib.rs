@@ -71,9 +71,8 @@
 
 mod batcher;
 mod desk;
-mod image;
 mod peer;
 mod service;
 
-pub use image::Legible;
+pub use otter_protocol::Legible;
 pub use service::{Batching, OnReport, Options, Service, drive, drive_tcp, serve};

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otter_protocol::{CloseReason, Config, Counters, Report, Tally, no_room};
+use otter_protocol::{CloseReason, Config, Counters, Legible, Report, Tally, no_room};
 use otter_store::{Store, Wake};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,7 +17,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::batcher::{self, Batcher};
 use crate::desk::{Desk, Floor, Order};
-use crate::image::Legible;
 use crate::peer::{Peer, Way};
 
 /// A store with the settings to serve it with, and who is being served. Cheap to clone, and may go
