@@ -10,6 +10,7 @@
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
 //! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
+//! | speak TLS to a connection, or send what no TLS library would | [`tls`] |
 //! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
 //! | load real servers at a steady rate, and judge every answer | [`load`] |
 //! | see why a token ends when it does | [`TokenModel`], and `tests/tests/token_model.rs` |
@@ -37,6 +38,7 @@ pub mod reply;
 pub mod request;
 pub mod samples;
 pub mod scene;
+pub mod tls;
 pub mod token_model;
 pub mod wire;
 pub mod world;
