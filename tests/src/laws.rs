@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use otter_protocol::{
-    Answer, CloseReason, Config, Connection, Now, Query, QueryId, Report, Token, Transmit,
+    Answer, CloseReason, Config, Connection, Handshake, Now, Query, QueryId, Report, Token,
+    Transmit,
 };
 use rustls::ServerConfig;
 
@@ -51,6 +52,7 @@ pub struct Watched {
     open: Option<QueryId>,
     closed: Option<CloseReason>,
     reports: Vec<Report>,
+    handshake: Option<Handshake>,
     bytes_taken: u64,
     /// What it had to send when it closed, and has still. Only with TLS.
     last_words_bytes: usize,
@@ -113,6 +115,7 @@ impl Watched {
             open: None,
             closed: None,
             reports: Vec::new(),
+            handshake: None,
             bytes_taken: 0,
             last_words_bytes: 0,
             is_reset: false,
@@ -330,6 +333,12 @@ impl Watched {
         &self.reports
     }
 
+    /// What became of the handshake, once that is known.
+    #[must_use]
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.handshake
+    }
+
     /// The tokens whose tails began to leave since this was asked last.
     pub fn take_tails(&mut self) -> Vec<Token> {
         mem::take(&mut self.tails)
@@ -338,6 +347,10 @@ impl Watched {
     fn check(&mut self) {
         while let Some(report) = self.connection.poll_report() {
             self.reports.push(report);
+        }
+        if let Some(handshake) = self.connection.poll_handshake() {
+            let before = self.handshake.replace(handshake);
+            assert_eq!(before, None, "two verdicts on one handshake, now {handshake:?}");
         }
         let closed = self.connection.closed();
         let has_just_closed = closed.is_some() && self.closed.is_none();
@@ -421,8 +434,8 @@ impl Watched {
 
 /// What TLS seals at once, and a little more.
 const BATCH_BYTES: usize = 18 * 1024;
-/// An alert that is encrypted, in TLS 1.2.
-const ALERT_BYTES_MAX: usize = 31;
+/// An alert that is encrypted, and before it the answer to new keys.
+const ALERT_BYTES_MAX: usize = 64;
 
 /// What must hold over all connections and servers: at most one tail per token, ever.
 #[derive(Debug, Default)]

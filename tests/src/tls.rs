@@ -9,10 +9,14 @@ mod beneath;
 mod client;
 mod hello;
 mod records;
+mod sealer;
+mod session;
 mod terms;
 
 pub use beneath::{Beneath, Difference};
 pub use client::{Client, End};
 pub use hello::Hello;
 pub use records::{APPLICATION, Alert, HANDSHAKE, HEADER_BYTES, Record, records};
+pub use sealer::Sealer;
+pub use session::Session;
 pub use terms::{Key, Terms, Time, V1_2, V1_3, suites};

@@ -33,6 +33,8 @@ pub(crate) struct Tls {
     left: usize,
     /// What became of the handshake, until it is told.
     handshake: Option<Handshake>,
+    /// The peer has said that nothing more will follow: nothing that does is looked at.
+    is_up_over: bool,
 }
 
 enum Stage {
@@ -73,6 +75,7 @@ impl Tls {
             sealed: 0,
             left: 0,
             handshake: None,
+            is_up_over: false,
         }
     }
 
@@ -88,6 +91,7 @@ impl Tls {
                 self.input.extend_from_slice(bytes);
                 self.greet(buffers, &mut tell);
             }
+            Stage::Begun(..) if self.is_up_over => {}
             Stage::Begun(..) if self.needs_more_than(bytes.len()) => {
                 self.input.extend_from_slice(bytes);
             }
@@ -157,7 +161,8 @@ impl Tls {
         assert!(n <= self.pending().len(), "more was sent than was shown");
         self.sent += n;
         if self.sent < self.filled {
-            let left = self.sealed * self.sent / self.filled;
+            // An alert behind a batch makes the share smaller: what has left stays so.
+            let left = (self.sealed * self.sent / self.filled).max(self.left);
             return left - std::mem::replace(&mut self.left, left);
         }
         let rest = self.sealed - self.left;
@@ -264,8 +269,9 @@ impl Tls {
                     false
                 }
                 Ok(ConnectionState::PeerClosed) => {
+                    self.is_up_over = true;
                     tell(Received::Eof);
-                    false
+                    return input.len();
                 }
                 Ok(_) => true,
                 Err(error) => break Some(error),
@@ -281,15 +287,21 @@ impl Tls {
             let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
             self.handshake = Some(if is_resumed { Handshake::Resumed } else { Handshake::Full });
         }
-        let Some(error) = failure else { return used };
-        // Whatever it has to say to the peer about it.
-        while let Ok(ConnectionState::EncodeTlsData(mut chunk)) =
-            connection.process_tls_records(&mut []).state
+        let failure = match failure {
+            Some(error) => failure_of(&error),
+            None if input.len() - used <= KEPT_BYTES_MAX => return used,
+            None => TlsFailure::Malformed,
+        };
+        // Whatever it has to say to the peer about it, and not one step more: rustls must not look
+        // at the input again, and panics without the part that it remembers of it.
+        while connection.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(mut chunk)) =
+                connection.process_tls_records(&mut []).state
         {
             output.write(|room| chunk.encode(room));
         }
         if !*is_open {
-            self.handshake = Some(Handshake::Failed(failure_of(&error)));
+            self.handshake = Some(Handshake::Failed(failure));
         }
         self.end();
         tell(Received::Failed);
@@ -393,3 +405,6 @@ fn failure_of(error: &Error) -> TlsFailure {
 
 /// More than a record has, but for a first message in pieces, whose end TLS judges.
 const INPUT_BYTES_MAX: usize = 5 + 16384 + 2048;
+/// Of a message that comes in pieces rustls wants to see all records again until it is whole. A
+/// client's certificates fit, in records of a sensible size.
+const KEPT_BYTES_MAX: usize = 64 * 1024;

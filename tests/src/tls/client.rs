@@ -5,7 +5,9 @@ use std::mem;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Error, HandshakeKind, ProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, Error, ExtractedSecrets, HandshakeKind, ProtocolVersion,
+};
 
 use super::terms::NAME;
 
@@ -47,17 +49,17 @@ impl Client {
         Self { connection, heard: Vec::new(), end: None }
     }
 
-    /// Sends plaintext, in one record if it fits; it waits for the handshake.
-    ///
-    /// # Panics
-    /// Never: memory takes all.
+    /// Sends plaintext, in one record if it fits; it waits for the handshake. After a failure
+    /// nobody hears it.
     pub fn say(&mut self, plain: &[u8]) {
-        self.connection.writer().write_all(plain).expect("memory takes all");
+        let _ = self.connection.writer().write_all(plain);
     }
 
-    /// Says that nothing more will follow.
+    /// Says that nothing more will follow, if the handshake is done.
     pub fn say_end(&mut self) {
-        self.connection.send_close_notify();
+        if !self.is_handshaking() {
+            self.connection.send_close_notify();
+        }
     }
 
     /// Asks the other side to take new keys, and takes new ones (TLS 1.3).
@@ -143,6 +145,14 @@ impl Client {
     #[must_use]
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.connection.protocol_version()
+    }
+
+    /// The keys of both directions.
+    ///
+    /// # Errors
+    /// The settings do not let them out, or the handshake is not done.
+    pub fn into_secrets(self) -> Result<ExtractedSecrets, Error> {
+        self.connection.dangerous_extract_secrets()
     }
 
     /// All that rustls knows of it.

@@ -63,6 +63,8 @@ pub struct Terms {
     pub tickets: bool,
     /// May the server remember sessions?
     pub sessions: bool,
+    /// May the client's secrets be taken out of it?
+    pub lets_secrets_out: bool,
     /// What both sides take for the time.
     pub time: Arc<Time>,
 }
@@ -79,6 +81,7 @@ impl Default for Terms {
             client_fragment_max: None,
             tickets: true,
             sessions: true,
+            lets_secrets_out: false,
             time: Arc::default(),
         }
     }
@@ -132,6 +135,7 @@ impl Terms {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.max_fragment_size = self.client_fragment_max;
+        config.enable_secret_extraction = self.lets_secrets_out;
         config.alpn_protocols = self.alpn.clone();
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Arc::new(config)
