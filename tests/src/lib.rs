@@ -17,11 +17,12 @@
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
-//! the core to. `cuts`, `laws`, `simulation` and `rolling_restart` hold it to docs/design.md 8,
-//! `token_model` the rule of the token to its promises (docs/token.md), `stores` the real
-//! stores to the model, `tidy` the sources to docs/design.md 11. A failing simulation prints its
-//! seed: `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries
-//! more.
+//! the core to; `over_tls_1_2` and `over_tls_1_3` run them once more with TLS beneath, `tls` and
+//! `tls_memory` hold TLS itself to section 2.5. `cuts`, `laws`, `simulation` and
+//! `rolling_restart` hold it to docs/design.md 8, `token_model` the rule of the token to its
+//! promises (docs/token.md), `stores` the real stores to the model, `tidy` the sources to
+//! docs/design.md 11. A failing simulation prints its seed:
+//! `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries more.
 #![forbid(unsafe_code)]
 
 pub mod check_in;

@@ -23,7 +23,8 @@ use otter_tests::{Draft, Faults, ModelStore, Random, Replication, World};
 
 const SEEDS_DEFAULT: u64 = 200;
 const FAILOVER_SEEDS: u64 = 60;
-const TLS_SEEDS: u64 = 20;
+/// With TLS a seed takes ten times as long.
+const TLS_SEEDS: u64 = 10;
 const UNREST: Duration = Duration::from_secs(30 * 60);
 const CALM: Duration = Duration::from_secs(60 * 60);
 /// What the unrest began may last a little longer.
@@ -376,11 +377,13 @@ fn a_seed_is_a_history_over_tls() {
         world.run(UNREST);
         (world.trace(), world.steps(), world.links_made(), world.handshakes().clone())
     };
-    for seed in 0..3 {
+    let traces = [0, 1].map(|seed| {
         let _named = Seed(seed);
-        assert_eq!(trace(seed), trace(seed));
-    }
-    assert_ne!(trace(0).0, trace(1).0);
+        let first = trace(seed);
+        assert_eq!(first, trace(seed));
+        first.0
+    });
+    assert_ne!(traces[0], traces[1]);
 }
 
 /// Sessions begin, are taken up again and break in the middle, and tails leave.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use otter_protocol::{Config, Connection};
 use otter_tests::scene::Redeemable;
-use otter_tests::tls::{Client, HEADER_BYTES, Hello, Key, Session, Terms, V1_2, V1_3};
+use otter_tests::tls::{
+    APPLICATION, Client, HANDSHAKE, HEADER_BYTES, Hello, Key, Sealer, Session, Terms, V1_2, V1_3,
+};
 use otter_tests::{Clock, Draft, Request};
 use rustls::{ClientConfig, ServerConfig};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -22,6 +24,7 @@ fn what_tls_costs() {
     for (name, terms) in [("TLS 1.2", Terms::only(V1_2)), ("TLS 1.3", Terms::only(V1_3))] {
         let terms = Terms { key: Key::P256, sessions: false, ..terms };
         idle(name, &terms);
+        bounds(name, &terms);
         records(name, &terms);
         strangers(name, &terms);
     }
@@ -45,7 +48,7 @@ fn idle(name: &str, terms: &Terms) {
     connections.extend((0..100).map(|_| serve()));
     let each = held(&region) as usize / connections.len();
     let resting = size_of_val(&connections[0]);
-    println!("{name}: {each} bytes of heap per idle connection, beside {resting} of its own");
+    eprintln!("{name}: {each} bytes of heap per idle connection, beside {resting} of its own");
     assert!(each <= IDLE_BYTES_MAX, "{name}: {each} bytes per idle connection");
     drop(connections);
     assert!(held(&region) < 1024, "{name}: {} bytes are left of them", held(&region));
@@ -74,6 +77,55 @@ fn serve(
     connection
 }
 
+/// Law 5: what a connection keeps of a peer at its worst, beside what it holds when it is idle. Of
+/// what comes: the part of a record that is not whole, or of a message in pieces 64 KiB, whatever
+/// its records are; a `Vec` that grew has up to twice that. Of what leaves: one batch.
+fn bounds(name: &str, terms: &Terms) {
+    let image = Redeemable::of(&Draft::binary("1.2.0", IMAGE_BYTES));
+    let rest = IDLE_BYTES_MAX as isize;
+    let open = || Session::open(&image.scene, &terms.clone().sealable());
+    let taken_over = || {
+        let mut session = open();
+        let client = std::mem::replace(&mut session.client, Client::new(terms.client()));
+        (session, Sealer::of(client))
+    };
+    let (mut session, mut sealer) = taken_over();
+    let wire = sealer.seal(APPLICATION, &[b'x'; 16_384]);
+    let region = Region::new(ALLOCATOR);
+    for byte in &wire[..wire.len() - 1] {
+        session.peer.input(session.clock.now(), &[*byte]);
+    }
+    let kept = held(&region);
+    eprintln!("{name}: {kept} bytes for most of a record");
+    assert!(kept <= 2 * 18_437 + rest, "{name}: {kept} bytes for most of a record");
+
+    let (mut session, mut sealer) = taken_over();
+    session.peer.input(session.clock.now(), &sealer.seal(HANDSHAKE, &[24, 0, 0xff, 0xff]));
+    let mut kept = 0;
+    let region = Region::new(ALLOCATOR);
+    while session.peer.connection().wants_read() && !session.peer.connection().wants_shutdown() {
+        let wire = sealer.seal(HANDSHAKE, &[0]);
+        session.peer.input(session.clock.now(), &wire);
+        kept = kept.max(held(&region));
+    }
+    eprintln!("{name}: {kept} bytes for a message in pieces");
+    assert!(kept <= 2 * 65_536 + 2 * rest, "{name}: {kept} bytes for a message in pieces");
+
+    let mut session = open();
+    session.client.say(&image.get().bytes());
+    let wire = session.client.take_wire();
+    let region = Region::new(ALLOCATOR);
+    session.input(&wire);
+    while session.answer() {}
+    for _ in 0..100 {
+        session.peer.take(session.clock.now(), 900);
+    }
+    let kept = held(&region);
+    eprintln!("{name}: {kept} bytes while an image leaves");
+    // The batch, and a spare buffer or two that all connections share.
+    assert!(kept <= 3 * 17_408 + 2 * rest, "{name}: {kept} bytes while an image leaves");
+}
+
 /// An image in records of every size; what the driver does costs nothing.
 fn records(name: &str, terms: &Terms) {
     let image = Redeemable::of(&Draft::binary("1.2.0", IMAGE_BYTES));
@@ -97,7 +149,7 @@ fn records(name: &str, terms: &Terms) {
             allocations += change.allocations + change.reallocations;
         }
         let records = ciphertext / (fragment + 29);
-        println!("{name}: {allocations} allocations for {records} records of {fragment}");
+        eprintln!("{name}: {allocations} allocations for {records} records of {fragment}");
         assert!(records > 50 && allocations <= records + 2, "{name}: {allocations} of {fragment}");
     }
 }

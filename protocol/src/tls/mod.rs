@@ -287,13 +287,25 @@ impl Tls {
             let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
             self.handshake = Some(if is_resumed { Handshake::Resumed } else { Handshake::Full });
         }
-        let failure = match failure {
-            Some(error) => failure_of(&error),
+        match failure {
+            Some(error) => self.fail(failure_of(&error), buffers, tell),
             None if input.len() - used <= KEPT_BYTES_MAX => return used,
-            None => TlsFailure::Malformed,
-        };
-        // Whatever it has to say to the peer about it, and not one step more: rustls must not look
-        // at the input again, and panics without the part that it remembers of it.
+            None => self.fail(TlsFailure::Malformed, buffers, tell),
+        }
+        input.len()
+    }
+
+    /// It goes no further; what rustls has to say to the peer about it may leave.
+    fn fail(
+        &mut self,
+        failure: TlsFailure,
+        buffers: &Buffers,
+        tell: &mut impl FnMut(Received<'_>),
+    ) {
+        let Stage::Begun(connection, is_open) = &mut self.stage else { return };
+        let output = &mut Output::new(&mut self.output, &mut self.filled, buffers);
+        // Not one step more: rustls must not look at the input again, and panics without the part
+        // that it remembers of it.
         while connection.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut chunk)) =
                 connection.process_tls_records(&mut []).state
@@ -305,7 +317,6 @@ impl Tls {
         }
         self.end();
         tell(Received::Failed);
-        input.len()
     }
 
     /// Must more bytes come than these before there is a whole record?

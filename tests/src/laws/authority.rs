@@ -104,7 +104,7 @@ impl Authority {
         assert!(!held || self.is_claimed(), "law 9: the tail is shown without Claimed(true)");
     }
 
-    /// What was opened of an image must be of the one that was answered, and no tail without a claim.
+    /// What was opened of an image must be of the one that was answered; no tail without a claim.
     pub(super) fn check_bytes(&self, offset: u64, bytes: &[u8]) {
         let download = self.download.as_ref().expect("law 8: an image without Redeem or Fetch");
         self.check_image(&download.image, offset, bytes.len() as u64);

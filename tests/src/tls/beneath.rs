@@ -40,14 +40,18 @@ impl Beneath {
 }
 
 /// What TLS cannot do as plain HTTP does. There is nothing else: a test of the suites that does not
-/// name one of these must come out the same.
+/// name one of these must come out the same: bytes, queries, reports, deadlines and ends.
+///
+/// Not among the suites are `cuts`, as ciphertext is what must be cut there
+/// (`tests/tests/tls/laws.rs`), and the deadline of the handshake, which is done before a suite
+/// begins (`tests/tests/tls/handshakes.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
     /// The test looks at what `transmit` shows, piece by piece. Over TLS that is ciphertext, and
     /// an image is never shown as such.
     Pieces,
     /// The test lets the socket take an exact number of bytes, and less than a record. Over TLS a
-    /// record gives all of its plaintext or none, so exact numbers are tried in `tls_slow.rs`.
+    /// record gives all of its plaintext or none; `tests/tests/tls/slow.rs` does it with ciphertext.
     PartialTakes,
 }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use otter_protocol::CloseReason;
+use otter_tests::scene::KEY;
 use otter_tests::tls::{APPLICATION, HANDSHAKE, Hello, Sealer, Session, Terms, V1_2, V1_3};
 use otter_tests::{Request, Scene};
+use proptest::prelude::*;
 
 use crate::health;
 
@@ -108,6 +110,24 @@ fn empty_records_buy_no_time() {
     }
 }
 
+/// A record that trickles in is nothing yet: the connection is as idle as before.
+#[test]
+fn half_a_record_buys_no_time() {
+    for versions in [V1_2, V1_3] {
+        let (mut session, mut sealer) = open(Terms::only(versions));
+        let before = session.peer.deadline();
+        let wire = sealer.seal(APPLICATION, &health());
+        for byte in &wire[..wire.len() - 1] {
+            session.advance(SECOND / 2);
+            session.input(&[*byte]);
+        }
+        assert_eq!(session.peer.deadline(), before);
+        assert!(session.peer.connection().is_idle());
+        session.expire();
+        assert_eq!(session.peer.closed(), Some(CloseReason::Idle));
+    }
+}
+
 #[test]
 fn new_keys_buy_no_time_and_are_answered() {
     let mut session = Session::open(&Scene::new(), &Terms::only(V1_3));
@@ -191,5 +211,84 @@ fn a_fatal_alert_ends_it() {
         assert!(sent(&mut session).is_empty());
         assert!(session.peer.reports().is_empty());
         assert_eq!(session.close(), CloseReason::Tls);
+    }
+}
+
+/// What somebody with keys may do.
+#[derive(Clone, Debug)]
+enum Move {
+    /// A record of this kind.
+    Record(u8, Vec<u8>),
+    /// A whole request that asks the store.
+    CheckIn,
+    Answer,
+    Take(usize),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let content = prop_oneof![
+        3 => prop::collection::vec(any::<u8>(), 0..40),
+        2 => (1..4usize).prop_map(|times| [24, 0, 0, 1, 1].repeat(times)),
+        1 => Just(vec![24, 0, 0, 1, 0]),
+        1 => Just(vec![24, 0]),
+        1 => Just(vec![0, 1, 1]),
+        1 => Just(Hello::new().message()),
+        1 => (1..30usize).prop_map(|bytes| Hello::new().message()[..bytes].to_vec()),
+        1 => prop::sample::select(vec![vec![1, 0], vec![2, 40], vec![1, 90], vec![1]]),
+        2 => Just(health()),
+    ];
+    let kind = prop::sample::select(vec![APPLICATION, HANDSHAKE, HANDSHAKE, ALERT, 20, 24, 99]);
+    let step = prop_oneof![
+        6 => (kind, content).prop_map(|(kind, content)| Move::Record(kind, content)),
+        2 => Just(Move::CheckIn),
+        3 => Just(Move::Answer),
+        3 => (1..400usize).prop_map(Move::Take),
+    ];
+    prop::collection::vec(step, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// Whatever is said with good keys, nothing panics, and it ends.
+    #[test]
+    fn any_sealed_records_in_any_order(
+        is_1_3 in any::<bool>(),
+        steps in moves(),
+        holds in 1..5usize,
+    ) {
+        let (mut session, mut sealer) = open(Terms::only(if is_1_3 { V1_3 } else { V1_2 }));
+        let check_in = Request::post("/device/register", "{\"registration\":{}}").key(KEY).bytes();
+        let mut held = Vec::new();
+        for (n, step) in steps.into_iter().enumerate() {
+            let now = session.clock.now();
+            match step {
+                Move::Record(kind, content) => held.extend(sealer.seal(kind, &content)),
+                Move::CheckIn => held.extend(sealer.seal(APPLICATION, &check_in)),
+                Move::Answer => {
+                    session.answer();
+                }
+                Move::Take(bytes) => {
+                    session.peer.take(now, bytes);
+                }
+            }
+            // Several records arrive at once, and the last one in part.
+            if n % holds == 0 {
+                let keeps = held.len() / 7;
+                let arrives: Vec<u8> = held.drain(..held.len() - keeps).collect();
+                session.input(&arrives);
+            }
+        }
+        session.peer.eof(session.clock.now());
+        for _ in 0..100 {
+            while session.answer() || !sent(&mut session).is_empty() {}
+            if session.peer.closed().is_some() {
+                return Ok(());
+            }
+            session.expire();
+        }
+        prop_assert!(false, "law 4: it never ends");
     }
 }

@@ -249,7 +249,7 @@ fn a_hello_that_never_ends() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 500, failure_persistence: None, ..ProptestConfig::default()
+        cases: 400, failure_persistence: None, ..ProptestConfig::default()
     })]
 
     #[test]
