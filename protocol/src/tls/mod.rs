@@ -419,3 +419,128 @@ const INPUT_BYTES_MAX: usize = 5 + 16384 + 2048;
 /// Of a message that comes in pieces rustls wants to see all records again until it is whole. A
 /// client's certificates fit, in records of a sensible size.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    fn config() -> ServerConfig {
+        let made = rcgen::generate_simple_self_signed(["otter.example".to_owned()]).expect("one");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.into()], key)
+            .expect("a certificate with its key")
+    }
+
+    fn tls() -> Tls {
+        Tls::new(Arc::new(config()))
+    }
+
+    /// With so much plaintext in so much ciphertext.
+    fn with_batch(sealed: usize, filled: usize) -> Tls {
+        Tls { output: vec![0; filled + 7], filled, sealed, ..tls() }
+    }
+
+    #[test]
+    fn settings_are_made_anew_only_for_a_peer_that_needs_it() {
+        for (ours, theirs, holds) in [
+            (None, None, None),
+            (None, Some(512), Some(517)),
+            (Some(4101), Some(512), Some(517)),
+            (Some(517), Some(4096), Some(517)),
+            (Some(600), None, Some(600)),
+        ] {
+            let mut config = config();
+            config.max_fragment_size = ours;
+            let config = Arc::new(config);
+            let fitting = fitting(Arc::clone(&config), theirs);
+            assert_eq!(fitting.max_fragment_size, holds, "{ours:?} here, {theirs:?} there");
+            assert_eq!(Arc::ptr_eq(&config, &fitting), holds == ours);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_has_left_gives_its_memory_back() {
+        let buffers = Buffers::default();
+        let mut tls = Tls { output: buffers.take(), filled: 100, sealed: 60, ..tls() };
+        assert_eq!(tls.advance(99, &buffers) + tls.advance(1, &buffers), 60);
+        assert!(tls.pending().is_empty() && tls.output.capacity() == 0);
+    }
+
+    #[test]
+    fn what_is_disowned_leaves_and_counts_for_nothing() {
+        let buffers = Buffers::default();
+        let mut tls = with_batch(60, 100);
+        assert_eq!(tls.advance(50, &buffers), 30);
+        tls.disown();
+        assert_eq!(tls.pending().len(), 50);
+        assert_eq!(tls.advance(20, &buffers) + tls.advance(30, &buffers), 0);
+    }
+
+    #[test]
+    fn silence_leaves_nothing_to_be_sent() {
+        let buffers = Buffers::default();
+        let mut tls = with_batch(60, 100);
+        tls.advance(10, &buffers);
+        tls.silence(&buffers);
+        assert!(tls.pending().is_empty() && !tls.is_open() && !tls.is_handshaking());
+        assert_eq!(tls.seal(b"x", &buffers), None);
+        tls.finish(&buffers);
+        assert!(tls.pending().is_empty(), "not a word");
+    }
+
+    /// Who has not said a byte has begun nothing; but for the time that it took.
+    #[test]
+    fn a_handshake_that_was_not_begun_cannot_be_abandoned() {
+        let mut silent = tls();
+        silent.give_up(TlsFailure::Abandoned);
+        assert_eq!(silent.poll_handshake(), None);
+        let mut late = tls();
+        late.give_up(TlsFailure::TimedOut);
+        assert_eq!(late.poll_handshake(), Some(Handshake::Failed(TlsFailure::TimedOut)));
+        let mut begun = tls();
+        begun.receive(&[HANDSHAKE], &Buffers::default(), |_| panic!("nothing came of it"));
+        begun.give_up(TlsFailure::Abandoned);
+        assert_eq!(begun.poll_handshake(), Some(Handshake::Failed(TlsFailure::Abandoned)));
+        assert_eq!(begun.poll_handshake(), None, "once");
+    }
+
+    proptest! {
+        /// However it is taken and whatever is sealed behind it meanwhile: the shares of plaintext
+        /// never go back, never run ahead of the ciphertext, and make up the whole in the end.
+        #[test]
+        fn shares_make_up_the_whole(
+            sealed in 0..20_000usize,
+            overhead in 1..3000usize,
+            takes in prop::collection::vec((1..4000usize, 0..40usize), 1..60),
+        ) {
+            let buffers = Buffers::default();
+            let mut tls = with_batch(sealed, sealed + overhead);
+            let (mut sent, mut shares) = (0, 0);
+            for (take, more) in takes {
+                let n = take.min(tls.pending().len());
+                if n == 0 {
+                    break;
+                }
+                shares += tls.advance(n, &buffers);
+                sent += n;
+                prop_assert!(shares <= sealed.min(sent));
+                if !tls.pending().is_empty() {
+                    tls.filled += more;
+                    tls.output.resize(tls.filled, 0);
+                }
+            }
+            let n = tls.pending().len();
+            shares += tls.advance(n, &buffers);
+            prop_assert_eq!(shares, sealed);
+        }
+    }
+
+    const HANDSHAKE: u8 = 22;
+}

@@ -51,7 +51,7 @@ pub enum Difference {
     /// an image is never shown as such.
     Pieces,
     /// The test lets the socket take an exact number of bytes, and less than a record. Over TLS a
-    /// record gives all of its plaintext or none; `tests/tests/tls/slow.rs` does it with ciphertext.
+    /// record gives all of its plaintext or none: `tests/tests/tls/slow.rs` counts ciphertext.
     PartialTakes,
 }
 

@@ -326,7 +326,8 @@ impl Link {
     }
 
     /// Ends the sending side when the core wants it; drops the socket when the core is done, after
-    /// one try to send its last words (there are none without TLS). A socket that is dropped with bytes unread breaks the connection.
+    /// one try to send its last words (there are none without TLS). A socket that is dropped with
+    /// bytes unread breaks the connection.
     fn close(&mut self, now: Now, at: Duration) {
         if self.watched.connection().wants_shutdown() {
             self.down.end(at);
