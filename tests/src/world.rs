@@ -274,6 +274,7 @@ impl World {
         }
         let server = self.balance();
         let Server { is_up, skew_s } = self.servers[server];
+        self.probe(actor, server);
         let (watched, client) = self.connect(actor, server, &self.clock.skewed(skew_s));
         let line = self.actors[actor].line();
         let mut link = Link::new(actor, server, watched, line, &mut self.random);

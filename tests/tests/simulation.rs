@@ -403,6 +403,7 @@ fn the_worlds_over_tls_are_eventful() {
     for (handshake, count) in [
         (Handshake::Full, 100),
         (Handshake::Resumed, 100),
+        (Handshake::Probed, 20),
         (Handshake::Failed(TlsFailure::Abandoned), 1),
     ] {
         let happened = handshakes.get(&handshake).copied().unwrap_or(0);

@@ -1,13 +1,14 @@
 //! Who speaks TLS in a world, and on which terms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use otter_protocol::Handshake;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::link::Link;
 use super::{Server, World};
-use crate::tls::{Client, HEADER_BYTES, Terms, Time, V1_2, V1_3};
+use crate::tls::{Client, HEADER_BYTES, Hello, Terms, Time, V1_2, V1_3};
 use crate::{Clock, Random, Watched};
 
 /// TLS in a world: each server with settings of its own, each device with a memory of its own.
@@ -18,6 +19,8 @@ pub(super) struct Veil {
     servers: Vec<(Arc<ServerConfig>, Arc<Time>)>,
     /// By actor: its settings, if it speaks TLS.
     clients: BTreeMap<usize, Option<Arc<ClientConfig>>>,
+    /// Those that probe before each connection, as the ESP8266 core does (docs/wire.md 2.5).
+    probing: BTreeSet<usize>,
     /// What the devices take for the time.
     time: Arc<Time>,
 }
@@ -29,8 +32,8 @@ impl World {
     pub fn protect(&mut self, seed: u64, share_percent: u64) {
         let mut random = Random::new(seed ^ 0x7154);
         let servers = self.servers.iter().map(|_| server(&mut random)).collect();
-        let (clients, time) = (BTreeMap::new(), Arc::default());
-        self.veil = Some(Veil { random, share_percent, servers, clients, time });
+        let (clients, probing, time) = (BTreeMap::new(), BTreeSet::new(), Arc::default());
+        self.veil = Some(Veil { random, share_percent, servers, clients, probing, time });
     }
 
     /// How often which handshake came about, or did not, on connections that are over.
@@ -46,6 +49,24 @@ impl World {
         for (Server { skew_s, .. }, (_, time)) in self.servers.iter().zip(&veil.servers) {
             time.set(self.clock.skewed(*skew_s).now().unix);
         }
+    }
+
+    /// A device that probes asks on a connection of its own, and is gone when the answer comes.
+    pub(super) fn probe(&mut self, actor: usize, server: usize) {
+        let Some(veil) = &self.veil else { return };
+        let speaks_tls = matches!(veil.clients.get(&actor), Some(Some(_)));
+        if !speaks_tls || !veil.probing.contains(&actor) || !self.servers[server].is_up {
+            return;
+        }
+        let clock = self.clock.skewed(self.servers[server].skew_s);
+        let tls = Arc::clone(&veil.servers[server].0);
+        let watched = Watched::tls(Arc::clone(&self.config), tls, clock.now());
+        let line = self.actors[actor].line();
+        let mut link = Link::new(actor, server, watched, line, &mut self.random);
+        link.say(clock.at(), &Hello::esp8266_probe(1).bytes());
+        link.is_held = false;
+        self.links_made += 1;
+        self.links.insert(self.links_made, link);
     }
 
     /// A new connection of this actor's to a server, and the actor's end of TLS.
@@ -69,8 +90,11 @@ impl World {
 
 impl Veil {
     fn client_of(&mut self, actor: usize) -> Option<Arc<ClientConfig>> {
-        let Self { random, share_percent, time, .. } = self;
+        let Self { random, share_percent, probing, time, .. } = self;
         let made = self.clients.entry(actor).or_insert_with(|| {
+            if random.chance(30) {
+                probing.insert(actor);
+            }
             let versions = *random.pick(&[V1_2, V1_3, rustls::ALL_VERSIONS]);
             let terms = Terms { versions, time: Arc::clone(time), ..Terms::default() };
             random.chance(*share_percent).then(|| terms.client())
