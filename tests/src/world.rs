@@ -2,8 +2,8 @@
 //! event and lets it happen; nothing else makes time pass.
 //!
 //! Everything follows from the seed. The laws are checked at every step: those of one connection
-//! by [`Watched`], the one tail per token by [`Ledger`], and what devices may suffer by their
-//! complaints. [`World::trace`] is a hash of all that happened, in order.
+//! by [`crate::Watched`], the one tail per token by [`Ledger`], and what devices may suffer by
+//! their complaints. [`World::trace`] is a hash of all that happened, in order.
 
 mod deed;
 mod link;

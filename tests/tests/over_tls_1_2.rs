@@ -1,4 +1,5 @@
-//! The suites of the exchanges once more, over TLS 1.2: small records, and an end that close_notify announces while the socket stays open.
+//! The suites of the exchanges once more, over TLS 1.2: small records, and an end that
+//! close_notify announces while the socket stays open.
 //!
 //! [`otter_tests::tls::Beneath`] knows this binary by its name; [`otter_tests::tls::Difference`]
 //! says what cannot be the same, and why.

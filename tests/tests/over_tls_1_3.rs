@@ -1,4 +1,5 @@
-//! The suites of the exchanges once more, over TLS 1.3: records of any size, and an end of the socket that nothing announces.
+//! The suites of the exchanges once more, over TLS 1.3: records of any size, and an end
+//! of the socket that nothing announces.
 //!
 //! [`otter_tests::tls::Beneath`] knows this binary by its name; [`otter_tests::tls::Difference`]
 //! says what cannot be the same, and why.
