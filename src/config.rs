@@ -6,24 +6,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use figment::Figment;
-use figment::error::{Error, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
 use otter_mio::Options;
 use otter_protocol::{Config, StatusMode};
 use otter_store::{EmbeddedOptions, ImageOptions, MemoryOptions, RedisOptions};
 use serde::{Deserialize, Serialize};
 
+use self::lists::one_or_more;
+use self::mistakes::{explain, invalid};
 use crate::cli::{LogFormat, RuntimeKind, Serve};
 use crate::failure::Failure;
+use crate::listen::{Listen, TlsListen};
 use crate::secret::Secret;
 use crate::store::StoreChoice;
+
+mod lists;
+mod mistakes;
 
 /// Every setting there is. `docs/configuration.md` says what each means; a test keeps the two
 /// alike.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Listen,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) tls_listen: Vec<TlsListen>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) tls_cert: Vec<PathBuf>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) tls_key: Vec<PathBuf>,
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    tls_handshake_timeout_s: u64,
+    pub(crate) tls_sessions_max: usize,
     pub(crate) workers: usize,
     pub(crate) runtime: RuntimeKind,
     pub(crate) store: StoreChoice,
@@ -82,13 +96,18 @@ impl Settings {
     pub(crate) fn for_serve(data: &Path, flags: &Serve) -> Result<Self, Failure> {
         let flags = Flags {
             listen: flags.listen,
+            tls_listen: flags.tls_listen.clone(),
+            tls_cert: flags.cert.clone(),
+            tls_key: flags.key.clone(),
             workers: flags.workers,
             runtime: flags.runtime,
             store: flags.store.clone(),
             log_format: flags.log_format,
             config: flags.config.clone(),
         };
-        Self::load(data, &flags)
+        let settings = Self::load(data, &flags)?;
+        settings.check_listeners()?;
+        Ok(settings)
     }
 
     /// Settings for a command that works on a stopped server's data directory.
@@ -132,9 +151,9 @@ impl Settings {
         core
     }
 
-    /// The driver's settings.
-    pub(crate) fn driver(&self) -> Options {
-        let mut options = Options::new(self.listen);
+    /// The driver's settings, to listen on `listen`.
+    pub(crate) fn driver(&self, listen: SocketAddr) -> Options {
+        let mut options = Options::new(listen);
         if self.workers > 0 {
             options.workers = self.workers;
         }
@@ -210,6 +229,7 @@ impl Settings {
     fn check(&self) -> Result<(), Failure> {
         let positive = [
             ("image_bytes_max", self.image_bytes_max),
+            ("tls_handshake_timeout_s", self.tls_handshake_timeout_s),
             ("connections_max", self.connections_max as u64),
             ("backlog", u64::try_from(self.backlog).unwrap_or_default()),
             ("send_buffer_bytes", self.send_buffer_bytes as u64),
@@ -279,6 +299,7 @@ impl Settings {
         let (s, ms) = (TIME_S_MAX, TIME_S_MAX * 1000);
         let times = [
             ("drain_timeout_s", self.drain_timeout_s, s),
+            ("tls_handshake_timeout_s", self.tls_handshake_timeout_s, s),
             ("idle_timeout_s", self.idle_timeout_s, s),
             ("head_timeout_s", self.head_timeout_s, s),
             ("body_timeout_s", self.body_timeout_s, s),
@@ -330,7 +351,13 @@ impl Default for Settings {
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7442));
         let driver = Options::new(listen);
         Self {
-            listen,
+            listen: Listen::At(listen),
+            tls_listen: Vec::new(),
+            tls_cert: Vec::new(),
+            tls_key: Vec::new(),
+            tls_client_ca: None,
+            tls_handshake_timeout_s: 10,
+            tls_sessions_max: 65_536,
             workers: 0,
             runtime: RuntimeKind::Mio,
             store: StoreChoice::Embedded,
@@ -399,7 +426,13 @@ enum Statuses {
 #[derive(Debug, Default, Serialize)]
 struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_listen: Vec<TlsListen>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_cert: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_key: Vec<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -432,72 +465,6 @@ fn file(data: &Path, flags: &Flags) -> Result<Figment, Failure> {
     let figment = Figment::new();
     // `Toml::file` would look in parent directories for a relative path.
     Ok(if path.is_file() { figment.merge(Toml::file_exact(path)) } else { figment })
-}
-
-fn explain(error: &Error) -> Failure {
-    let source = error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref());
-    let place = source.map_or_else(String::new, |source| format!(" in {source}"));
-    if let Kind::UnknownField(key, _) = &error.kind {
-        let failure = Failure::usage(format!("unknown key `{key}`{place}"));
-        return failure.hint(match nearest(key) {
-            Some(known) => format!("did you mean `{known}`? docs/configuration.md lists all keys"),
-            None => "docs/configuration.md lists all keys".to_owned(),
-        });
-    }
-    let key = match error.path.last() {
-        // Only the environment has no file to name.
-        Some(key) if source.is_none() => {
-            format!("`{ENV_PREFIX}{}`: ", key.to_ascii_uppercase())
-        }
-        Some(key) => format!("`{key}`: "),
-        None => String::new(),
-    };
-    Failure::usage(format!("{key}{}{place}", reason(&error.kind)))
-        .hint("docs/configuration.md lists all keys with their units")
-}
-
-/// What is wrong with a value, in the words of who wrote it.
-fn reason(kind: &Kind) -> String {
-    match kind {
-        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
-            format!("found {found}, expected {}", expectation(expected))
-        }
-        Kind::UnknownVariant(found, known) => {
-            format!("found `{found}`, expected one of {}", known.join(", "))
-        }
-        Kind::Message(_)
-        | Kind::InvalidLength(..)
-        | Kind::UnknownField(..)
-        | Kind::MissingField(_)
-        | Kind::DuplicateField(_)
-        | Kind::ISizeOutOfRange(_)
-        | Kind::USizeOutOfRange(_)
-        | Kind::Unsupported(_)
-        | Kind::UnsupportedKey(..) => kind.to_string(),
-    }
-}
-
-/// The name of a type, for who knows TOML and not Rust.
-fn expectation(type_name: &str) -> &str {
-    match type_name {
-        "a boolean" | "bool" => "true or false",
-        "u8" | "u16" | "u32" | "u64" | "usize" | "i32" => {
-            "a whole number in its range, without quotes or a unit"
-        }
-        other => other,
-    }
-}
-
-fn invalid(key: &str, rule: &str) -> Failure {
-    Failure::usage(format!("`{key}` {rule}")).hint("see docs/configuration.md")
-}
-
-/// The known key that shares the longest beginning with a wrong one, if that is long enough to
-/// mean anything.
-fn nearest(wrong: &str) -> Option<String> {
-    let shared = |key: &str| key.bytes().zip(wrong.bytes()).take_while(|(a, b)| a == b).count();
-    let best = keys().into_iter().max_by_key(|key| shared(key))?;
-    (shared(&best) >= 4).then_some(best)
 }
 
 fn is_key(name: &str) -> bool {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use otter_protocol::Report;
 use otter_store::OpenError;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
 
@@ -30,6 +30,7 @@ use crate::logs;
 use crate::output::Output;
 use crate::socket::{self, Socket};
 use crate::store::{AnyStore, StoreChoice};
+use crate::tls::{self, Keeper, Listener, Resumption};
 
 pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode, Failure> {
     let settings = Settings::for_serve(data, args)?;
@@ -37,7 +38,11 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     for name in config::unknown_variables() {
         tracing::warn!("{name} is no setting: docs/configuration.md lists them all");
     }
+    for unused in settings.unused() {
+        tracing::warn!("{unused}");
+    }
     let data = socket::fitting(data)?;
+    let certificates = tls::certificates(&settings)?;
     let (sender, events) = channel();
     listen_for_signals(sender.clone())?;
     let store = open_store(&data, &settings)?;
@@ -48,7 +53,14 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
         tracing::warn!("otter.db in the data directory is not used: the facts are in Redis");
     }
     let operator = store.operator();
-    let server = bind(&settings)?;
+    let tls = match &certificates {
+        Some(certificates) => {
+            let resumption = Resumption::of_this_process(settings.tls_sessions_max)?;
+            tls::listeners(&settings, certificates, &resumption)?
+        }
+        None => Vec::new(),
+    };
+    let server = bind(&settings, &tls)?;
     let http = server.local_addr();
     let images = settings.image_listen.map(|listen| {
         ImageListener::start(listen, settings.image_secret.as_ref(), operator.clone())
@@ -61,6 +73,7 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
         settings.core(),
         settings.image_bytes_max,
         Some(devices.clone()),
+        certificates.clone(),
     );
     let control = Control::start(listener, admin::router(admin))?;
     if let Some(text) = first_run::welcome(&operator, &data, socket.path(), http)? {
@@ -70,7 +83,10 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     let to_servers = to_servers.unwrap_or_default();
     output.line(&format!("ready http={http}{to_servers} admin={}", socket.path().display()))?;
     tracing::info!(%http, data = %data.display(), "ready");
-    let ended = wait(devices, sender, &events);
+    let keeper = certificates.map(|certificates| Keeper::start(certificates, Vec::new()));
+    let keeper = keeper.transpose()?;
+    let ended = wait(devices, sender, &events, keeper.as_ref());
+    drop(keeper);
     images.into_iter().for_each(ImageListener::stop);
     control.stop();
     drop(socket);
@@ -164,13 +180,18 @@ async fn answer(
     }
 }
 
-/// What ends the server.
+/// What the server is told while it runs.
 enum Event {
+    /// To end.
     Signal,
+    /// To read certificates again.
+    Reload,
+    /// The workers have ended.
     Ended(io::Result<()>),
 }
 
-/// The first signal is an event; a second one ends the process at once.
+/// The first signal to end is an event; a second one ends the process at once. SIGHUP is an event
+/// each time, and ends nothing.
 fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
     let doing = || "cannot listen for signals".to_owned();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -179,11 +200,16 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
         signal_hook::flag::register_conditional_shutdown(signal, EXIT_AT_ONCE, again)
             .context(doing)?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context(doing)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context(doing)?;
     let run = move || {
-        for _ in signals.forever() {
-            stopping.store(true, Ordering::SeqCst);
-            if sender.send(Event::Signal).is_err() {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP {
+                Event::Reload
+            } else {
+                stopping.store(true, Ordering::SeqCst);
+                Event::Signal
+            };
+            if sender.send(event).is_err() {
                 return;
             }
         }
@@ -192,13 +218,19 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bind(settings: &Settings) -> Result<DeviceServer, Failure> {
-    let mut options = settings.driver();
+fn bind(settings: &Settings, tls: &[Listener]) -> Result<DeviceServer, Failure> {
+    if let Some(listener) = tls.first() {
+        let error = format!("cannot listen on {}: no driver speaks TLS yet", listener.address);
+        return Err(Failure::failed(error).hint("leave `tls_listen` away"));
+    }
+    let Some(listen) = settings.listen.address() else {
+        return Err(Failure::usage("`listen` is off").hint("name an address with --listen"));
+    };
+    let mut options = settings.driver(listen);
     options.connections_max = limits::make_room(options.connections_max);
     if tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG) {
         options.on_report = Some(Arc::new(log_request));
     }
-    let listen = settings.listen;
     DeviceServer::bind(settings.runtime, options).map_err(|error| {
         let text = format!("cannot listen on {listen}: {error}");
         let kind = error.kind();
@@ -232,7 +264,12 @@ fn log_request(report: &Report, peer: Option<SocketAddr>) {
 }
 
 /// Waits for a signal and the drain after it, or for the workers to end by themselves.
-fn wait(devices: Devices, sender: Sender<Event>, events: &Receiver<Event>) -> io::Result<()> {
+fn wait(
+    devices: Devices,
+    sender: Sender<Event>,
+    events: &Receiver<Event>,
+    keeper: Option<&Keeper>,
+) -> io::Result<()> {
     let workers = devices.clone();
     thread::Builder::new().name("otter-join".to_owned()).spawn(move || {
         // Its receiver is there until this arrives.
@@ -244,6 +281,10 @@ fn wait(devices: Devices, sender: Sender<Event>, events: &Receiver<Event>) -> io
                 tracing::info!("draining; a second signal ends at once");
                 devices.shutdown();
             }
+            Ok(Event::Reload) => match keeper {
+                Some(keeper) => keeper.reload(),
+                None => tracing::info!("there are no certificates to read again"),
+            },
             Ok(Event::Ended(result)) => return result,
             Err(_) => return Err(io::Error::other("nobody watches the workers")),
         }

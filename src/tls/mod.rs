@@ -1,0 +1,114 @@
+//! TLS towards devices: certificates, and the settings of each listener. The bytes are the
+//! business of `otter_protocol`. docs/tls.md says what operators see of this.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
+use rustls::version::{TLS12, TLS13};
+
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::listen::{ClientCertificates, TlsListen};
+
+pub(crate) use self::certificates::{Certificates, Expiry, TlsStats};
+use self::clients::Verifier;
+pub(crate) use self::keeper::Keeper;
+pub(crate) use self::scope::Resumption;
+use self::scope::{Scope, ScopedSessions, ScopedTickets};
+
+mod certificates;
+mod clients;
+mod keeper;
+pub(crate) mod pem;
+mod scope;
+mod settings;
+pub(crate) mod x509;
+
+/// The certificates that `settings` name, if any listener shows them.
+pub(crate) fn certificates(settings: &Settings) -> Result<Option<Arc<Certificates>>, Failure> {
+    if settings.tls_listen.is_empty() {
+        return Ok(None);
+    }
+    Certificates::load(settings.tls_files()?, provider()).map(Some)
+}
+
+/// A listener and what it says to clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    #[expect(dead_code, reason = "drivers take it once they speak TLS")]
+    pub(crate) config: Arc<ServerConfig>,
+}
+
+/// The listeners of `settings`, all with the same certificates and the same ways to resume.
+pub(crate) fn listeners(
+    settings: &Settings,
+    certificates: &Arc<Certificates>,
+    resumption: &Resumption,
+) -> Result<Vec<Listener>, Failure> {
+    let listener = |listen: &TlsListen| {
+        let config = server_config(listen, certificates, resumption)?;
+        Ok(Listener { address: listen.address, config })
+    };
+    settings.tls_listen.iter().map(listener).collect()
+}
+
+/// What one listener says to clients.
+pub(crate) fn server_config(
+    listen: &TlsListen,
+    certificates: &Arc<Certificates>,
+    resumption: &Resumption,
+) -> Result<Arc<ServerConfig>, Failure> {
+    let provider = provider();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| Failure::internal(format!("TLS cannot be set up: {error}")))?;
+    let asked = listen.client_certificates;
+    let builder = if asked == ClientCertificates::Off {
+        builder.with_no_client_auth()
+    } else {
+        let verifier = Verifier::new(Arc::clone(certificates), asked, provider);
+        builder.with_client_cert_verifier(Arc::new(verifier))
+    };
+    let resolver = Arc::clone(certificates);
+    let mut config = builder.with_cert_resolver(resolver);
+    // A device without instructions for AES names ChaCha20 first, and knows why.
+    config.ignore_client_order = false;
+    config.max_fragment_size = Some(listen.max_fragment_size + RECORD_HEADER_BYTES);
+    // No list: with one, a client that offers other protocols only, such as h2, would get an alert.
+    // Without one the extension is not answered, and all speak HTTP/1.1 (RFC 7301, section 3.2).
+    config.alpn_protocols.clear();
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    // One is enough for a device, and each is 200 bytes of flash or memory there.
+    config.send_tls13_tickets = 1;
+    let scope = Scope::new(Arc::clone(certificates), asked);
+    let Resumption { sessions, tickets } = resumption.clone();
+    config.session_storage = Arc::new(ScopedSessions { scope: scope.clone(), sessions });
+    config.ticketer = Arc::new(ScopedTickets { scope, tickets });
+    Ok(Arc::new(config))
+}
+
+/// Exactly these suites and groups, whatever rustls has as its defaults.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    let suites = vec![
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    let groups = vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    Arc::new(CryptoProvider { cipher_suites: suites, kx_groups: groups, ..default_provider() })
+}
+
+/// rustls counts the header of a record, settings do not.
+const RECORD_HEADER_BYTES: usize = 5;

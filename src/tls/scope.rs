@@ -1,0 +1,123 @@
+//! What may be resumed where.
+//!
+//! Listeners share sessions and ticket keys, but not all of them ask for client certificates, and
+//! a resumed session is as good as the certificate that was shown when it began: rustls asks for
+//! none again. So each session is marked with what was asked of the client and which authorities
+//! were trusted, and is resumed only where both are the same.
+
+use std::sync::Arc;
+
+use rustls::crypto::ring::Ticketer;
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+
+use super::certificates::Certificates;
+use crate::failure::Failure;
+use crate::listen::ClientCertificates;
+
+/// What is asked of clients, where authorities may change at any time.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    certificates: Arc<Certificates>,
+    asked: ClientCertificates,
+}
+
+impl Scope {
+    pub(super) fn new(certificates: Arc<Certificates>, asked: ClientCertificates) -> Self {
+        Self { certificates, asked }
+    }
+
+    /// Appends the mark. The last byte tells how long it is, so that no session that was marked in
+    /// one way reads as one that was marked in another.
+    fn mark(&self, session: &mut Vec<u8>) {
+        let asked = match self.asked {
+            ClientCertificates::Off => return session.push(0),
+            ClientCertificates::Optional => 1,
+            ClientCertificates::Required => 2,
+        };
+        let current = self.certificates.current();
+        let hash = current.authorities.as_ref().map_or([0; 8], |authorities| authorities.hash());
+        session.extend_from_slice(&hash);
+        session.push(asked);
+    }
+
+    /// Takes the mark off, if it is that of this scope.
+    fn unmark(&self, mut session: Vec<u8>) -> Option<Vec<u8>> {
+        let mut mark = Vec::with_capacity(9);
+        self.mark(&mut mark);
+        let rest = session.strip_suffix(mark.as_slice())?.len();
+        session.truncate(rest);
+        Some(session)
+    }
+}
+
+/// Sessions of one scope, in a store of all.
+#[derive(Debug)]
+pub(super) struct ScopedSessions {
+    pub(super) scope: Scope,
+    pub(super) sessions: Arc<dyn StoresServerSessions>,
+}
+
+impl StoresServerSessions for ScopedSessions {
+    fn put(&self, key: Vec<u8>, mut value: Vec<u8>) -> bool {
+        self.scope.mark(&mut value);
+        self.sessions.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.scope.unmark(self.sessions.get(key)?)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.scope.unmark(self.sessions.take(key)?)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.sessions.can_cache()
+    }
+}
+
+/// Tickets of one scope, under the keys of all.
+#[derive(Debug)]
+pub(super) struct ScopedTickets {
+    pub(super) scope: Scope,
+    pub(super) tickets: Arc<dyn ProducesTickets>,
+}
+
+impl ProducesTickets for ScopedTickets {
+    fn enabled(&self) -> bool {
+        self.tickets.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.tickets.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let mut marked = Vec::with_capacity(plain.len() + 9);
+        marked.extend_from_slice(plain);
+        self.scope.mark(&mut marked);
+        self.tickets.encrypt(&marked)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.scope.unmark(self.tickets.decrypt(cipher)?)
+    }
+}
+
+/// How sessions are resumed, on all listeners: by id from a store, and by tickets.
+#[derive(Clone, Debug)]
+pub(crate) struct Resumption {
+    pub(crate) sessions: Arc<dyn StoresServerSessions>,
+    pub(crate) tickets: Arc<dyn ProducesTickets>,
+}
+
+impl Resumption {
+    /// What only this process can resume, until it ends: at most so many sessions, and tickets
+    /// under keys of its own.
+    pub(crate) fn of_this_process(sessions_max: usize) -> Result<Self, Failure> {
+        let tickets = Ticketer::new().map_err(|error| {
+            Failure::internal(format!("there are no keys for tickets: {error}"))
+        })?;
+        Ok(Self { sessions: ServerSessionMemoryCache::new(sessions_max), tickets })
+    }
+}
