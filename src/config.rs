@@ -596,12 +596,25 @@ mod tests {
             ("image_origins = \"http://a\"", ["`image_origins`", "otter.toml"]),
             ("status_mode = \"odd\"", ["found `odd`", "one of thinx, http"]),
             ("listen = \"7442\"", ["`listen`", "otter.toml"]),
+            ("tls_listen = \"7443\"", ["`tls_listen`: an address", "otter.toml"]),
+            ("tls_listen = [\"1.1.1.1:1,x=1\"]", ["`tls_listen`: `x` is no", "otter.toml"]),
+            ("tls_cert = 5", ["`tls_cert`", "a text, or a list"]),
+            ("tls_handshake_timeout_s = 0", ["`tls_handshake_timeout_s`", "more than 0"]),
         ] {
             let failure = from_file(text).expect_err(text).to_string();
             for word in words {
                 assert!(failure.contains(word), "{text}: {failure}");
             }
         }
+    }
+
+    #[test]
+    fn a_list_of_one_needs_no_brackets() {
+        let one = from_file("tls_listen = \"0.0.0.0:1\"\ntls_cert = \"a.pem\"").expect("valid");
+        let list =
+            from_file("tls_listen = [\"0.0.0.0:1\"]\ntls_cert = [\"a.pem\"]").expect("valid");
+        assert_eq!(one, list);
+        assert_eq!((one.tls_listen.len(), one.tls_cert), (1, vec![PathBuf::from("a.pem")]));
     }
 
     #[test]

@@ -41,7 +41,8 @@ impl fmt::Display for Listen {
     }
 }
 
-/// One place where devices connect by TLS: `ADDRESS[,max_fragment_size=N][,client_certificates=..]`.
+/// One place where devices connect by TLS: `ADDRESS`, and perhaps `,max_fragment_size=N` and
+/// `,client_certificates=optional` or `required`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct TlsListen {

@@ -264,3 +264,180 @@ fn warning(pair: &Pair, now_unix: u64) -> Option<String> {
 /// Certificates that end within 30 days are warned of.
 const WARN_BEFORE_S: u64 = 30 * DAY_S;
 const DAY_S: u64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rustls::SignatureScheme::{self, ECDSA_NISTP256_SHA256, RSA_PKCS1_SHA256, RSA_PSS_SHA256};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ServerConfig, SupportedProtocolVersion};
+
+    use super::super::made::{Client, Made, load};
+    use super::super::{Resumption, server_config};
+    use super::*;
+
+    fn serving(certificates: &Arc<Certificates>) -> Arc<ServerConfig> {
+        let listen = "127.0.0.1:0".parse().expect("a listener");
+        let resumption = Resumption::of_this_process(8).expect("keys");
+        server_config(&listen, certificates, &resumption).expect("a configuration")
+    }
+
+    fn shown(client: &Client, config: &Arc<ServerConfig>) -> String {
+        let facts = client.shake(config).expect("a handshake").facts();
+        format!("{} {}", facts.name(), facts.key)
+    }
+
+    #[test]
+    fn a_client_gets_the_certificate_for_the_name_it_asks_for() {
+        let made = Made::new();
+        let certificates = load(vec![
+            made.ecdsa("first", &["first.example", "192.0.2.1"]),
+            made.ecdsa("wild", &["*.b.example"]),
+            made.ecdsa("exact", &["X.b.example", "c.example"]),
+        ]);
+        let config = serving(&certificates);
+        for (asked, name) in [
+            (Some("first.example"), "first.example"),
+            (Some("c.example"), "x.b.example"),
+            (Some("x.b.example"), "x.b.example"),
+            (Some("X.B.Example"), "x.b.example"),
+            (Some("y.B.example"), "*.b.example"),
+            (Some("z.y.b.example"), "first.example"),
+            (Some("b.example"), "first.example"),
+            (Some("elsewhere.example"), "first.example"),
+            (None, "first.example"),
+        ] {
+            for versions in [&[&TLS12], &[&TLS13]] {
+                let client = Client { versions: versions.to_vec(), ..Client::new(asked) };
+                let shaken = client.shake(&config).expect("a handshake");
+                assert_eq!(shaken.name(), name, "{asked:?}");
+            }
+        }
+    }
+
+    fn speaking(
+        name: Option<&'static str>,
+        version: &'static SupportedProtocolVersion,
+        suites: &str,
+        schemes: &[SignatureScheme],
+    ) -> Client {
+        let mut client = Client::new(name);
+        client.versions = vec![version];
+        client.suites.retain(|suite| format!("{:?}", suite.suite()).contains(suites));
+        client.schemes = Some(schemes.to_vec());
+        client
+    }
+
+    #[test]
+    fn of_two_for_one_name_a_client_gets_the_cheaper_that_it_can_verify() {
+        let made = Made::new();
+        let certificates = load(vec![
+            made.rsa("rsa", "a.example"),
+            made.ecdsa("p256", &["a.example"]),
+            made.ecdsa("other", &["other.example"]),
+        ]);
+        let config = serving(&certificates);
+        let all = [ECDSA_NISTP256_SHA256, RSA_PSS_SHA256, RSA_PKCS1_SHA256];
+        let (ecdsa, rsa) = ("a.example ECDSA P-256", "a.example RSA 2048");
+        // Without a name it is the same, since that is the first certificate's.
+        for name in [Some("a.example"), None] {
+            for (version, suites, schemes, expected) in [
+                (&TLS12, "", &all[..], ecdsa),
+                (&TLS13, "", &all, ecdsa),
+                (&TLS12, "ECDHE_RSA", &all, rsa),
+                (&TLS12, "ECDHE_ECDSA", &all, ecdsa),
+                (&TLS12, "", &all[1..], rsa),
+                (&TLS13, "", &all[1..2], rsa),
+                (&TLS13, "", &all[..1], ecdsa),
+            ] {
+                let client = speaking(name, version, suites, schemes);
+                assert_eq!(shown(&client, &config), expected, "{name:?} {suites} {schemes:?}");
+            }
+        }
+        let client = speaking(Some("other.example"), &TLS12, "ECDHE_RSA", &all);
+        assert!(client.shake(&config).is_err(), "there is no RSA certificate for it");
+    }
+
+    #[test]
+    fn of_curves_the_cheaper_comes_first() {
+        let made = Made::new();
+        let pairs = vec![made.ecdsa_p384("p384", &["a"]), made.ecdsa("p256", &["a"])];
+        let config = serving(&load(pairs));
+        assert_eq!(shown(&Client::new(None), &config), "a ECDSA P-256");
+    }
+
+    #[test]
+    fn new_certificates_are_used_if_all_are_good() {
+        let made = Made::new();
+        let pairs = vec![made.ecdsa("a", &["old.example"]), made.ecdsa("b", &["b.example"])];
+        let certificates = load(pairs);
+        let config = serving(&certificates);
+        let name = || Client::new(None).shake(&config).expect("a handshake").name();
+        assert!(!certificates.have_changed());
+
+        made.ecdsa("a", &["new.example"]);
+        assert!(certificates.have_changed());
+        assert_eq!(name(), "old.example", "nobody read them yet");
+        certificates.reload().expect("good");
+        assert!(!certificates.have_changed());
+        assert_eq!(name(), "new.example");
+
+        made.ecdsa("a", &["newer.example"]);
+        let key = made.write("b.key", "nothing");
+        let failure = certificates.reload().expect_err("a broken one").to_string();
+        assert!(failure.contains(&key.display().to_string()), "{failure}");
+        assert_eq!(name(), "new.example", "all or none");
+        assert!(!certificates.have_changed(), "the same mistake is not told again");
+        fs::remove_file(&key).expect("removed");
+        assert!(certificates.have_changed());
+        made.ecdsa("b", &["b.example"]);
+        certificates.reload().expect("good");
+        assert_eq!(name(), "newer.example");
+        let stats = certificates.stats();
+        assert_eq!((stats.reloads_total, stats.reloads_failed_total), (2, 1));
+    }
+
+    #[test]
+    fn a_symbolic_link_that_leads_elsewhere_is_a_change() {
+        // As Kubernetes does: DIR/tls.pem -> ..data/tls.pem, ..data -> the newest directory.
+        let made = Made::new();
+        for (directory, name) in [("1", "one.example"), ("2", "two.example")] {
+            fs::create_dir(made.path(directory)).expect("made");
+            made.ecdsa(&format!("{directory}/tls"), &[name]);
+        }
+        symlink("1", made.path("..data")).expect("linked");
+        for name in ["tls.pem", "tls.key"] {
+            symlink(format!("..data/{name}"), made.path(name)).expect("linked");
+        }
+        let pair = PairFiles { certificate: made.path("tls.pem"), key: made.path("tls.key") };
+        let certificates = load(vec![pair]);
+        assert!(!certificates.have_changed());
+        symlink("2", made.path("..data_tmp")).expect("linked");
+        fs::rename(made.path("..data_tmp"), made.path("..data")).expect("swapped");
+        assert!(certificates.have_changed());
+        assert!(certificates.reload().expect("good").summary().starts_with("two.example"));
+    }
+
+    #[test]
+    fn what_ends_is_warned_of() {
+        let made = Made::new();
+        let (now, day) = (1_800_000_000, DAY_S);
+        let set = load(vec![
+            made.valid("good", now - day, now + 31 * day),
+            made.valid("soon", now - day, now + 29 * day + 5),
+            made.valid("over", now - day, now - 1),
+            made.valid("early", now + 1, now + 90 * day),
+        ])
+        .current();
+        let warnings = set.warnings(now);
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        for (warning, words) in warnings.iter().zip([
+            ["soon.pem", "expires in 29 days"],
+            ["over.pem", "expired at 2027"],
+            ["early.pem", "not valid before 2027"],
+        ]) {
+            assert!(words.iter().all(|word| warning.contains(word)), "{warning}");
+        }
+    }
+}

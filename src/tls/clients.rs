@@ -127,3 +127,75 @@ impl ClientCertVerifier for Verifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::server::ServerConfig;
+    use rustls::version::{TLS12, TLS13};
+
+    use super::super::certificates::Files;
+    use super::super::made::{Authority, Client, Made};
+    use super::super::{Resumption, provider, server_config};
+    use super::*;
+
+    fn serving(certificates: &Arc<Certificates>, asked: &str) -> Arc<ServerConfig> {
+        let listen = format!("127.0.0.1:0,client_certificates={asked}");
+        let resumption = Resumption::of_this_process(8).expect("keys");
+        let listen = listen.parse().expect("a listener");
+        server_config(&listen, certificates, &resumption).expect("a configuration")
+    }
+
+    #[test]
+    fn a_client_certificate_must_be_good_and_may_be_missing_where_it_is_optional() {
+        let (made, ours, theirs) = (Made::new(), Authority::new("ours"), Authority::new("theirs"));
+        let client_ca = Some(made.write("ca.pem", &ours.pem));
+        let pairs = vec![made.ecdsa("a", &["a.example"])];
+        let certificates =
+            Certificates::load(Files { pairs, client_ca }, provider()).expect("loaded");
+        let (good, bad) = (Arc::new(ours.sign()), Arc::new(theirs.sign()));
+        for (asked, certificate, fits) in [
+            ("off", None, true),
+            ("off", Some(&bad), true),
+            ("optional", None, true),
+            ("optional", Some(&good), true),
+            ("optional", Some(&bad), false),
+            ("required", None, false),
+            ("required", Some(&good), true),
+            ("required", Some(&bad), false),
+        ] {
+            let config = serving(&certificates, asked);
+            for versions in [&[&TLS12], &[&TLS13]] {
+                let client = Client {
+                    versions: versions.to_vec(),
+                    certificate: certificate.cloned(),
+                    ..Client::new(None)
+                };
+                let outcome = client.shake(&config).map(drop);
+                assert_eq!(outcome.is_ok(), fits, "{asked} {versions:?}: {outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn authorities_are_replaced_with_the_certificates() {
+        let (made, old, new) = (Made::new(), Authority::new("old"), Authority::new("new"));
+        let client_ca = Some(made.write("ca.pem", &old.pem));
+        let pairs = vec![made.ecdsa("a", &["a.example"])];
+        let certificates =
+            Certificates::load(Files { pairs, client_ca }, provider()).expect("loaded");
+        let config = serving(&certificates, "required");
+        let client = |authority: &Authority| Client {
+            certificate: Some(Arc::new(authority.sign())),
+            ..Client::new(None)
+        };
+        let (old_client, new_client) = (client(&old), client(&new));
+        assert!(old_client.shake(&config).is_ok() && new_client.shake(&config).is_err());
+        made.write("ca.pem", &new.pem);
+        assert!(certificates.have_changed());
+        certificates.reload().expect("good");
+        assert!(old_client.shake(&config).is_err() && new_client.shake(&config).is_ok());
+        made.write("ca.pem", [old.pem.as_str(), new.pem.as_str()].concat());
+        certificates.reload().expect("good");
+        assert!(old_client.shake(&config).is_ok() && new_client.shake(&config).is_ok());
+    }
+}

@@ -142,3 +142,82 @@ fn warn(set: &Set) {
 const TICK: Duration = Duration::from_secs(2);
 /// How often certificates that end soon are warned of.
 const DAY: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::super::made::{Made, load};
+    use super::*;
+
+    fn counts(certificates: &Certificates) -> (u64, u64) {
+        let stats = certificates.stats();
+        (stats.reloads_total, stats.reloads_failed_total)
+    }
+
+    #[test]
+    fn the_thread_reloads_does_its_tasks_and_ends() {
+        let made = Made::new();
+        let certificates = load(vec![made.ecdsa("a", &["old.example"])]);
+        let (sender, ticks) = channel();
+        let task: Task = Box::new(move || sender.send(()).expect("the test waits"));
+        let keeper = Keeper::start(Arc::clone(&certificates), vec![task]).expect("started");
+        ticks.recv().expect("a first tick");
+        keeper.reload();
+        ticks.recv().expect("a tick after it");
+        assert_eq!(counts(&certificates), (1, 0), "asked for, so done without a change, too");
+        made.ecdsa("a", &["new.example"]);
+        while counts(&certificates).0 < 2 {
+            ticks.recv().expect("ticks go on");
+        }
+        assert!(certificates.current().summary().starts_with("new.example"));
+        drop(keeper);
+        assert!(ticks.iter().count() < 10, "the thread has ended, and its tasks with it");
+    }
+
+    #[test]
+    fn what_changes_is_read_once() {
+        let made = Made::new();
+        let certificates = load(vec![made.ecdsa("a", &["old.example"])]);
+        let mut rounds = Rounds::new(Arc::clone(&certificates), Vec::new());
+        rounds.watch();
+        assert_eq!(counts(&certificates), (0, 0), "nothing changed");
+        made.ecdsa("a", &["new.example"]);
+        rounds.watch();
+        rounds.watch();
+        assert_eq!(counts(&certificates), (1, 0));
+    }
+
+    #[test]
+    fn a_failure_is_told_if_it_lasts_and_only_once() {
+        let made = Made::new();
+        let certificates = load(vec![made.ecdsa("a", &["old.example"])]);
+        let mut rounds = Rounds::new(Arc::clone(&certificates), Vec::new());
+        // The new certificate is there, its key not yet.
+        let new = made.ecdsa("new", &["new.example"]);
+        std::fs::copy(&new.certificate, made.path("a.pem")).expect("copied");
+        rounds.watch();
+        assert!(rounds.again && counts(&certificates) == (0, 1), "nothing is said yet");
+        std::fs::copy(&new.key, made.path("a.key")).expect("copied");
+        rounds.watch();
+        assert!(!rounds.again && counts(&certificates) == (1, 1));
+
+        made.write("a.pem", "broken");
+        for failed in [2, 3, 3, 3] {
+            rounds.watch();
+            assert_eq!(counts(&certificates), (1, failed));
+        }
+        assert!(!rounds.again, "it was told");
+        assert!(certificates.current().summary().starts_with("new.example"));
+    }
+
+    #[test]
+    fn what_ends_is_warned_of_once_a_day() {
+        let made = Made::new();
+        let certificates = load(vec![made.ecdsa("a", &["a.example"])]);
+        let mut rounds = Rounds::new(certificates, Vec::new());
+        let start = Instant::now();
+        for (after, warned) in [(0, 0), (2, 0), (86_399, 0), (86_400, 86_400), (86_402, 86_400)] {
+            rounds.tick(start + Duration::from_secs(after));
+            assert_eq!(rounds.warned, Some(start + Duration::from_secs(warned)), "{after}");
+        }
+    }
+}

@@ -22,6 +22,8 @@ use self::scope::{Scope, ScopedSessions, ScopedTickets};
 mod certificates;
 mod clients;
 mod keeper;
+#[cfg(test)]
+mod made;
 pub(crate) mod pem;
 mod scope;
 mod settings;
@@ -112,3 +114,106 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// rustls counts the header of a record, settings do not.
 const RECORD_HEADER_BYTES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use rustls::CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 as AES128,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 as CHACHA20,
+    };
+    use rustls::SupportedProtocolVersion;
+    use rustls::client::Resumption as ClientResumption;
+
+    use super::made::{Client, Made, load};
+    use super::*;
+
+    fn config(text: &str) -> Arc<ServerConfig> {
+        let made = Made::new();
+        let certificates = load(vec![made.ecdsa("a", &["a.example"])]);
+        let resumption = Resumption::of_this_process(100).expect("keys");
+        let listen: TlsListen = text.parse().expect("a listener");
+        server_config(&listen, &certificates, &resumption).expect("a configuration")
+    }
+
+    fn client(versions: &[&'static SupportedProtocolVersion]) -> Client {
+        Client { versions: versions.to_vec(), ..Client::new(Some("a.example")) }
+    }
+
+    #[test]
+    fn suites_and_groups_are_exactly_ours() {
+        let provider = provider();
+        let suites: Vec<_> = provider.cipher_suites.iter().map(|suite| suite.suite()).collect();
+        assert_eq!(suites.len(), 9);
+        for suite in suites {
+            let name = format!("{suite:?}");
+            assert!(name.starts_with("TLS13_") || name.starts_with("TLS_ECDHE_"), "{name}");
+            assert!(name.contains("_GCM_") || name.contains("_CHACHA20_POLY1305_"), "{name}");
+        }
+        let groups: Vec<_> =
+            provider.kx_groups.iter().map(|group| format!("{:?}", group.name())).collect();
+        assert_eq!(groups, ["X25519", "secp256r1", "secp384r1"]);
+    }
+
+    #[test]
+    fn the_client_chooses_the_suite() {
+        let config = config("127.0.0.1:0");
+        let mut client = client(&[&TLS12]);
+        for first in [CHACHA20, AES128] {
+            client.suites.sort_by_key(|suite| suite.suite() != first);
+            let shaken = client.shake(&config).expect("a handshake");
+            assert_eq!(shaken.suite.suite(), first);
+        }
+    }
+
+    #[test]
+    fn who_offers_only_another_protocol_is_served_all_the_same() {
+        let config = config("127.0.0.1:0");
+        for versions in [&[&TLS12], &[&TLS13]] {
+            let protocols = vec![b"h2".to_vec()];
+            let client = Client { protocols, ..client(versions) };
+            client.shake(&config).expect("a handshake");
+        }
+    }
+
+    #[test]
+    fn no_record_is_longer_than_the_listener_says() {
+        // What AES-GCM adds to a record: in TLS 1.2 a nonce and a tag, in TLS 1.3 a type and a tag.
+        for (most, versions, added) in [
+            (512, &[&TLS12], 24),
+            (512, &[&TLS13], 17),
+            (1024, &[&TLS13], 17),
+            (16_384, &[&TLS13], 17),
+        ] {
+            let config = config(&format!("127.0.0.1:0,max_fragment_size={most}"));
+            let shaken = client(versions).shake(&config).expect("a handshake");
+            let longest = *shaken.records.iter().max().expect("records");
+            assert_eq!(longest, most.min(3000) + added, "{:?} with {most}", shaken.records);
+        }
+    }
+
+    #[test]
+    fn sessions_are_resumed() {
+        for (versions, by_ticket) in [(&[&TLS12], false), (&[&TLS12], true), (&[&TLS13], true)] {
+            let config = config("127.0.0.1:0");
+            let resumption = ClientResumption::in_memory_sessions(8);
+            let resumption = if by_ticket {
+                resumption
+            } else {
+                resumption.tls12_resumption(rustls::client::Tls12Resumption::SessionIdOnly)
+            };
+            let client = Client { resumption: Some(resumption), ..client(versions) }.ready();
+            let first = client.shake(&config).expect("a handshake");
+            assert_eq!(first.kind, rustls::HandshakeKind::Full);
+            let second = client.shake(&config).expect("a handshake");
+            assert_eq!(second.kind, rustls::HandshakeKind::Resumed, "{versions:?} {by_ticket}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_offered() {
+        let config = config("127.0.0.1:0");
+        assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
+        assert!(config.cert_compressors.is_empty() && config.cert_decompressors.is_empty());
+        assert_eq!(config.send_tls13_tickets, 1);
+    }
+}

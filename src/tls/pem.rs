@@ -210,3 +210,145 @@ const ENCRYPTED: [&str; 2] = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Typ
 const DER_SEQUENCE: u8 = 0x30;
 /// More than any chain has.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::super::made::{Made, convert_key, params};
+    use super::super::provider;
+    use super::*;
+
+    fn refused(pair: &PairFiles) -> String {
+        pair.load(&provider()).expect_err("not good").to_string()
+    }
+
+    #[test]
+    fn keys_are_read_in_every_form() {
+        let made = Made::new();
+        let ecdsa = made.ecdsa("ecdsa", &["a.example"]);
+        let rsa = made.rsa("rsa", "a.example");
+        for (pair, args) in [
+            (&ecdsa, &["pkey"][..]),
+            (&ecdsa, &["ec"]),
+            (&rsa, &["pkey"]),
+            (&rsa, &["rsa", "-traditional"]),
+        ] {
+            let key = made.path("converted.key");
+            convert_key(args, &pair.key, &key);
+            let pair = PairFiles { key, ..pair.clone() };
+            pair.load(&provider()).expect("read");
+        }
+        let ed25519 = made.openssl("ed25519", &["ed25519"], "a.example");
+        let pair = ed25519.load(&provider()).expect("read");
+        assert_eq!(pair.facts.key.to_string(), "Ed25519");
+        let key = fs::read(&ecdsa.key).expect("a key");
+        let both =
+            made.write("both.pem", [key, fs::read(&ecdsa.certificate).expect("it")].concat());
+        PairFiles { certificate: both.clone(), key: both }.load(&provider()).expect("read");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_said() {
+        let made = Made::new();
+        let good = made.ecdsa("good", &["a.example"]);
+        let text = fs::read_to_string(&good.certificate).expect("it");
+        let with = |name: &str, text: &[u8]| PairFiles {
+            certificate: made.write(name, text),
+            key: good.key.clone(),
+        };
+        let absent = PairFiles { certificate: made.path("absent.pem"), ..good.clone() };
+        let directory = PairFiles { certificate: made.path("."), ..good.clone() };
+        for (pair, words) in [
+            (&absent, ["absent.pem: No such file", "otter cert self-signed"]),
+            (&directory, ["no regular file", "name a PEM file"]),
+            (&with("empty.pem", b""), ["no certificate in", "-----BEGIN CERTIFICATE-----"]),
+            (&with("der.pem", b"\x30\x82"), ["no certificate in", "openssl x509 -inform der"]),
+            (&with("cut.pem", &text.as_bytes()[..200]), ["cut.pem is damaged", "in the middle"]),
+            (
+                &with("odd.pem", text.replace('M', "!").as_bytes()),
+                ["odd.pem is damaged", "write it again"],
+            ),
+            (
+                &with(
+                    "text.pem",
+                    b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                ),
+                ["text.pem cannot be read", "fetch it again"],
+            ),
+            (&with("long.pem", &vec![b' '; 2 << 20]), ["long.pem", "more than 1 MiB"]),
+        ] {
+            let said = refused(pair);
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said() {
+        let made = Made::new();
+        let good = made.ecdsa("good", &["a.example"]);
+        let other = made.ecdsa("other", &["a.example"]);
+        let rsa = made.rsa("rsa", "a.example");
+        let args = ["pkey", "-aes256", "-passout", "pass:secret"];
+        convert_key(&args, &good.key, &made.path("pkcs8.key"));
+        let args = ["rsa", "-traditional", "-aes256", "-passout", "pass:secret"];
+        convert_key(&args, &rsa.key, &made.path("pkcs1.key"));
+        let with = |key: PathBuf| PairFiles { key, ..good.clone() };
+        for (pair, words) in [
+            (with(made.path("absent.key")), ["absent.key: No such file", "check the path"]),
+            (with(good.certificate.clone()), ["no private key in", "--key"]),
+            (with(made.write("der.key", b"\x30")), ["no private key in", "openssl pkey"]),
+            (with(made.path("pkcs8.key")), ["pkcs8.key is encrypted", "openssl pkey -in"]),
+            (with(made.path("pkcs1.key")), ["pkcs1.key is encrypted", "openssl pkey -in"]),
+            (with(other.key), ["other.key does not belong", "otter cert show"]),
+            (with(rsa.key), ["rsa.key does not belong", "order of their certificates"]),
+            (
+                with(made.write(
+                    "odd.key",
+                    "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+                )),
+                ["odd.key cannot be used", "PKCS#8, SEC1 or PKCS#1"],
+            ),
+        ] {
+            let said = refused(&pair);
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_certificate_of_the_key_must_be_the_first() {
+        let made = Made::new();
+        let (ours, other) = (made.ecdsa("ours", &["a"]), made.ecdsa("other", &["b"]));
+        let both = [&other, &ours].map(|pair| fs::read(&pair.certificate).expect("it"));
+        let pair = PairFiles { certificate: made.write("chain.pem", both.concat()), ..ours };
+        let said = refused(&pair);
+        assert!(said.contains("does not begin with the server's certificate"), "{said}");
+    }
+
+    #[test]
+    fn keys_that_cannot_sign_here_are_named() {
+        let made = Made::new();
+        for (kind, name) in [
+            (&["rsa:1024"][..], "RSA 1024"),
+            (&["ed448"], "Ed448"),
+            (&["ec", "-pkeyopt", "ec_paramgen_curve:P-521"], "ECDSA P-521"),
+            (&["ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"], "1.3.132.0.10"),
+        ] {
+            let said = refused(&made.openssl("it", kind, "a.example"));
+            assert!(said.contains(name) && said.contains("ECDSA P-256 (best)"), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_certificate_are_read() {
+        let made = Made::new();
+        let names = ["B.example", "*.C.example", "192.0.2.1", "2001:db8::1"];
+        let pair = made.ecdsa("it", &names).load(&provider()).expect("good");
+        assert_eq!(pair.facts.dns_names, ["b.example", "*.c.example"]);
+        assert_eq!(pair.facts.other_names, ["192.0.2.1", "2001:db8::1"]);
+        let mut params = params(&[]);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "only a common name");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("signed");
+        let facts = Facts::of(certificate.der()).expect("readable");
+        assert_eq!(facts.name(), "only a common name");
+    }
+}

@@ -121,3 +121,109 @@ impl Resumption {
         Ok(Self { sessions: ServerSessionMemoryCache::new(sessions_max), tickets })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::client::Resumption as ClientResumption;
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
+
+    use super::super::certificates::Files;
+    use super::super::made::{Authority, Client, Made};
+    use super::super::{provider, server_config};
+    use super::*;
+
+    /// Listeners of one server.
+    struct Stage {
+        made: Made,
+        certificates: Arc<Certificates>,
+        resumption: Resumption,
+    }
+
+    impl Stage {
+        fn new(authority: &Authority) -> Self {
+            let made = Made::new();
+            let client_ca = Some(made.write("ca.pem", &authority.pem));
+            let files = Files { pairs: vec![made.ecdsa("a", &["a.example"])], client_ca };
+            let certificates = Certificates::load(files, provider()).expect("loaded");
+            let resumption = Resumption::of_this_process(100).expect("keys");
+            Self { made, certificates, resumption }
+        }
+
+        fn listener(&self, asked: &str) -> Arc<ServerConfig> {
+            let listen = format!("127.0.0.1:0,client_certificates={asked}");
+            let listen = listen.parse().expect("a listener");
+            server_config(&listen, &self.certificates, &self.resumption).expect("a configuration")
+        }
+    }
+
+    fn remembering(versions: &[&'static SupportedProtocolVersion]) -> Client {
+        let resumption = Some(ClientResumption::in_memory_sessions(8));
+        Client { versions: versions.to_vec(), resumption, ..Client::new(Some("a.example")) }
+    }
+
+    #[test]
+    fn a_session_is_resumed_only_where_as_much_is_asked_of_clients() {
+        let authority = Authority::new("ours");
+        let stage = Stage::new(&authority);
+        for versions in [&[&TLS12], &[&TLS13]] {
+            for (from, to, kind) in [
+                ("off", Some("off"), HandshakeKind::Resumed),
+                ("optional", Some("optional"), HandshakeKind::Resumed),
+                ("optional", Some("off"), HandshakeKind::Full),
+                // Without a certificate it may not get in at all.
+                ("off", None, HandshakeKind::Full),
+                ("optional", None, HandshakeKind::Full),
+            ] {
+                let client = remembering(versions).ready();
+                client.shake(&stage.listener(from)).expect("a handshake");
+                let Some(to) = to else {
+                    assert!(client.shake(&stage.listener("required")).is_err(), "{from}");
+                    continue;
+                };
+                let again = client.shake(&stage.listener(to)).expect("a handshake");
+                assert_eq!(again.kind, kind, "{versions:?} from {from} to {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_was_trusted_by_an_authority_that_is_gone_resumes_nothing() {
+        let (old, new) = (Authority::new("old"), Authority::new("new"));
+        let stage = Stage::new(&old);
+        let certificate = Some(Arc::new(old.sign()));
+        for versions in [&[&TLS12], &[&TLS13]] {
+            stage.made.write("ca.pem", &old.pem);
+            stage.certificates.reload().expect("good");
+            let client = Client { certificate: certificate.clone(), ..remembering(versions) };
+            let client = client.ready();
+            let required = stage.listener("required");
+            client.shake(&required).expect("a handshake");
+            let again = client.shake(&required).expect("a handshake");
+            assert_eq!(again.kind, HandshakeKind::Resumed);
+            stage.made.write("ca.pem", &new.pem);
+            stage.certificates.reload().expect("good");
+            assert!(client.shake(&required).is_err(), "{versions:?}");
+        }
+    }
+
+    #[test]
+    fn marks_are_taken_off_whole_or_not_at_all() {
+        let stage = Stage::new(&Authority::new("ours"));
+        let scope = |asked| Scope::new(Arc::clone(&stage.certificates), asked);
+        let all = [
+            scope(ClientCertificates::Off),
+            scope(ClientCertificates::Optional),
+            scope(ClientCertificates::Required),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            let mut session = b"session".to_vec();
+            one.mark(&mut session);
+            for (other_at, other) in all.iter().enumerate() {
+                let unmarked = other.unmark(session.clone());
+                assert_eq!(unmarked, (at == other_at).then(|| b"session".to_vec()));
+            }
+        }
+        assert!(all.iter().all(|scope| scope.unmark(Vec::new()).is_none()));
+    }
+}
