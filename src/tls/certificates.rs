@@ -316,6 +316,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn names_are_compared_without_case() {
+        let made = Made::new();
+        let set = load(vec![made.ecdsa("a", &["A.example"]), made.ecdsa("b", &["*.B.example"])]);
+        let set = set.current();
+        for (name, index) in [("a.Example.", Some(0)), ("x.b.EXAMPLE", Some(1)), ("b.x", None)] {
+            assert_eq!(set.named(name), index.map(|index| vec![index]).as_ref(), "{name}");
+        }
+    }
+
     fn speaking(
         name: Option<&'static str>,
         version: &'static SupportedProtocolVersion,
