@@ -36,7 +36,8 @@ pub(crate) enum Command {
     /// Runs until SIGTERM or SIGINT, then lets transfers under way finish; a second signal exits
     /// at once.
     ///
-    /// When ready, prints one line on stdout: `ready http=<address> admin=<path of the socket>`.
+    /// When ready, prints one line on stdout: `ready http=<address> admin=<path of the socket>`,
+    /// with `https=<address>` after the first if there is TLS.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
     /// Owners: whom devices, keys and releases belong to

@@ -8,7 +8,7 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use otter_mio::Options;
-use otter_protocol::{Config, StatusMode};
+use otter_protocol::{Config, Security, StatusMode};
 use otter_store::{EmbeddedOptions, ImageOptions, MemoryOptions, RedisOptions};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::listen::{Listen, TlsListen};
 use crate::secret::Secret;
 use crate::store::StoreChoice;
+use crate::tls::SESSIONS_MAX;
 
 mod lists;
 mod mistakes;
@@ -127,6 +128,7 @@ impl Settings {
         core.trailer_bytes_max = self.trailer_bytes_max;
         core.json_depth_max = self.json_depth_max;
         core.pipelined_requests_max = self.pipelined_requests_max;
+        core.handshake_timeout = Duration::from_secs(self.tls_handshake_timeout_s);
         core.idle_timeout = Duration::from_secs(self.idle_timeout_s);
         core.head_timeout = Duration::from_secs(self.head_timeout_s);
         core.body_timeout = Duration::from_secs(self.body_timeout_s);
@@ -151,9 +153,10 @@ impl Settings {
         core
     }
 
-    /// The driver's settings, to listen on `listen`.
-    pub(crate) fn driver(&self, listen: SocketAddr) -> Options {
-        let mut options = Options::new(listen);
+    /// The driver's settings, to listen at all places in `listen`.
+    pub(crate) fn driver(&self, listen: Vec<(SocketAddr, Security)>) -> Options {
+        let mut options = Options::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        options.listen = listen;
         if self.workers > 0 {
             options.workers = self.workers;
         }
@@ -356,8 +359,8 @@ impl Default for Settings {
             tls_cert: Vec::new(),
             tls_key: Vec::new(),
             tls_client_ca: None,
-            tls_handshake_timeout_s: 10,
-            tls_sessions_max: 65_536,
+            tls_handshake_timeout_s: core.handshake_timeout.as_secs(),
+            tls_sessions_max: SESSIONS_MAX,
             workers: 0,
             runtime: RuntimeKind::Mio,
             store: StoreChoice::Embedded,
@@ -508,6 +511,9 @@ mod tests {
     use super::*;
     use crate::failure::Context;
 
+    /// Fields of the core's settings that are no settings.
+    const KEPT: [&str; 2] = ["spare", "buffers"];
+
     #[test]
     fn the_documentation_lists_exactly_these_keys_with_their_defaults() {
         let documented: BTreeMap<String, String> = include_str!("../docs/configuration.md")
@@ -536,12 +542,13 @@ mod tests {
         let debug = format!("{:#?}", Config::default());
         let fields = debug.lines().filter_map(|line| {
             let (name, _) = line.strip_prefix("    ")?.split_once(':')?;
-            (!name.starts_with(' ') && name != "spare").then_some(name)
+            (!name.starts_with(' ') && !KEPT.contains(&name)).then_some(name)
         });
         let mut seen = 0;
         for field in fields {
             let with = |unit: &str| names.contains(&format!("{field}{unit}"));
-            assert!(with("") || with("_s") || with("_ms"), "no key for {field}");
+            let of_tls = names.contains(&format!("tls_{field}_s"));
+            assert!(with("") || with("_s") || with("_ms") || of_tls, "no key for {field}");
             seen += 1;
         }
         assert!(seen > 20, "{debug}");
@@ -557,7 +564,7 @@ mod tests {
                    linger_timeout_ms = 17\nlinger_bytes_max = 18\nstatus_mode = \"http\"\n\
                    thinx_get_200 = true\nseen_resolution_s = 19\ntoken_unused_s = 20\n\
                    token_used_s = 21\noffers_max = 22\nfailure_backoff_s = 23\n\
-                   public_url = \"http://x.example\"\n";
+                   public_url = \"http://x.example\"\ntls_handshake_timeout_s = 24\n";
         let settings = from_file(all).expect("valid");
         let changed = format!("{:#?}", settings.core());
         let default = format!("{:#?}", Config::default());
@@ -571,7 +578,7 @@ mod tests {
         };
         let (changed, default) = (fields(&changed), fields(&default));
         assert!(changed.len() > 20, "{changed:?}");
-        for (name, new) in changed.iter().filter(|(name, _)| *name != "spare") {
+        for (name, new) in changed.iter().filter(|(name, _)| !KEPT.contains(&name.as_str())) {
             assert_ne!(Some(new), default.get(name), "{name}");
         }
     }

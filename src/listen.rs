@@ -1,7 +1,7 @@
 //! Where the server listens for devices, as flags and settings say it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,8 @@ impl TlsListen {
 impl ClientCertificates {
     const ALL: [Self; 3] = [Self::Off, Self::Optional, Self::Required];
 
-    fn name(self) -> &'static str {
+    /// The word of the option.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Off => OFF,
             Self::Optional => "optional",
@@ -133,6 +134,49 @@ impl fmt::Display for TlsListen {
         }
         Ok(())
     }
+}
+
+/// Where a server listens now that it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Places {
+    http: Option<SocketAddr>,
+    https: Vec<SocketAddr>,
+}
+
+impl Places {
+    /// The first of `addresses` is for plain HTTP, unless that is off.
+    pub(crate) fn of(listen: Listen, addresses: &[SocketAddr]) -> Self {
+        let (http, https) = addresses.split_at(listen.address().into_iter().count());
+        Self { http: http.first().copied(), https: https.to_vec() }
+    }
+
+    /// How a device on this machine would reach it.
+    pub(crate) fn url(&self) -> String {
+        let of = |scheme, address| format!("{scheme}://{}", reachable(address));
+        let https = || self.https.first().map(|https| of("https", *https));
+        self.http.map(|http| of("http", http)).or_else(https).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Places {
+    /// As in the line that says that the server is ready: `http=A https=B,C`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let https: Vec<_> = self.https.iter().map(SocketAddr::to_string).collect();
+        let https = (!https.is_empty()).then(|| format!("https={}", https.join(",")));
+        let http = self.http.map(|http| format!("http={http}"));
+        let all: Vec<_> = http.into_iter().chain(https).collect();
+        f.write_str(&all.join(" "))
+    }
+}
+
+/// An address that can be connected to, where all of them are listened on.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 impl TryFrom<String> for Listen {
@@ -204,6 +248,37 @@ mod tests {
             .parse()
             .expect("blanks after commas");
         assert_eq!(blanks.to_string(), "0.0.0.0:1");
+    }
+
+    #[test]
+    fn the_unspecified_address_is_reached_at_home() {
+        for (listen, reach) in [
+            ("0.0.0.0:7442", "http://127.0.0.1:7442"),
+            ("[::]:7442", "http://[::1]:7442"),
+            ("192.0.2.1:80", "http://192.0.2.1:80"),
+        ] {
+            let address = listen.parse().expect("an address");
+            assert_eq!(Places::of(Listen::At(address), &[address]).url(), reach);
+        }
+    }
+
+    #[test]
+    fn places_are_named_by_how_they_are_reached() {
+        let [one, two, three] =
+            ["0.0.0.0:1", "0.0.0.0:2", "[::1]:3"].map(|text| text.parse().expect("an address"));
+        for (listen, addresses, text, url) in [
+            (Listen::At(one), &[one][..], "http=0.0.0.0:1", "http://127.0.0.1:1"),
+            (
+                Listen::At(one),
+                &[one, two, three],
+                "http=0.0.0.0:1 https=0.0.0.0:2,[::1]:3",
+                "http://127.0.0.1:1",
+            ),
+            (Listen::Off, &[two], "https=0.0.0.0:2", "https://127.0.0.1:2"),
+        ] {
+            let places = Places::of(listen, addresses);
+            assert_eq!((places.to_string().as_str(), places.url().as_str()), (text, url));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use otter_protocol::Report;
+use otter_protocol::{Report, Security};
 use otter_store::OpenError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -26,11 +26,12 @@ use crate::failure::{Context, Failure};
 use crate::first_run;
 use crate::images::ImageListener;
 use crate::limits;
+use crate::listen::Places;
 use crate::logs;
 use crate::output::Output;
 use crate::socket::{self, Socket};
 use crate::store::{AnyStore, StoreChoice};
-use crate::tls::{self, Keeper, Listener, Resumption};
+use crate::tls::{self, Keeper, Tls};
 
 pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode, Failure> {
     let settings = Settings::for_serve(data, args)?;
@@ -53,15 +54,10 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
         tracing::warn!("otter.db in the data directory is not used: the facts are in Redis");
     }
     let operator = store.operator();
-    let tls = match &certificates {
-        Some(certificates) => {
-            let resumption = Resumption::of_this_process(settings.tls_sessions_max)?;
-            tls::listeners(&settings, certificates, &resumption)?
-        }
-        None => Vec::new(),
-    };
-    let server = bind(&settings, &tls)?;
-    let http = server.local_addr();
+    let tls = certificates.as_ref().map(|shown| Tls::new(&settings, shown, &operator));
+    let tls = tls.transpose()?;
+    let server = bind(&settings, tls.as_ref())?;
+    let places = Places::of(settings.listen, server.local_addrs());
     let images = settings.image_listen.map(|listen| {
         ImageListener::start(listen, settings.image_secret.as_ref(), operator.clone())
     });
@@ -73,18 +69,17 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
         settings.core(),
         settings.image_bytes_max,
         Some(devices.clone()),
-        certificates.clone(),
+        certificates,
     );
     let control = Control::start(listener, admin::router(admin))?;
-    if let Some(text) = first_run::welcome(&operator, &data, socket.path(), http)? {
+    if let Some(text) = first_run::welcome(&operator, &data, socket.path(), &places.url())? {
         output.note(&text);
     }
     let to_servers = images.as_ref().map(|images| format!(" images={}", images.address()));
     let to_servers = to_servers.unwrap_or_default();
-    output.line(&format!("ready http={http}{to_servers} admin={}", socket.path().display()))?;
-    tracing::info!(%http, data = %data.display(), "ready");
-    let keeper = certificates.map(|certificates| Keeper::start(certificates, Vec::new()));
-    let keeper = keeper.transpose()?;
+    let keeper = tls.map(Tls::keep).transpose()?;
+    output.line(&format!("ready {places}{to_servers} admin={}", socket.path().display()))?;
+    tracing::info!(%places, data = %data.display(), "ready");
     let ended = wait(devices, sender, &events, keeper.as_ref());
     drop(keeper);
     images.into_iter().for_each(ImageListener::stop);
@@ -218,28 +213,25 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bind(settings: &Settings, tls: &[Listener]) -> Result<DeviceServer, Failure> {
-    if let Some(listener) = tls.first() {
-        let error = format!("cannot listen on {}: no driver speaks TLS yet", listener.address);
-        return Err(Failure::failed(error).hint("leave `tls_listen` away"));
-    }
-    let Some(listen) = settings.listen.address() else {
-        return Err(Failure::usage("`listen` is off").hint("name an address with --listen"));
-    };
+fn bind(settings: &Settings, tls: Option<&Tls>) -> Result<DeviceServer, Failure> {
+    let plain = settings.listen.address().map(|address| (address, Security::Plain));
+    let by_tls = tls.iter().flat_map(|tls| tls.listen.iter().cloned());
+    let listen: Vec<_> = plain.into_iter().chain(by_tls).collect();
+    let places: Vec<_> = listen.iter().map(|(address, _)| address.to_string()).collect();
     let mut options = settings.driver(listen);
     options.connections_max = limits::make_room(options.connections_max);
     if tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG) {
         options.on_report = Some(Arc::new(log_request));
     }
     DeviceServer::bind(settings.runtime, options).map_err(|error| {
-        let text = format!("cannot listen on {listen}: {error}");
+        let text = format!("cannot listen on {}: {error}", places.join(" and "));
         let kind = error.kind();
         if kind == io::ErrorKind::AddrInUse {
             Failure::conflict(text)
-                .hint("stop what listens there, or choose another address with --listen")
+                .hint("stop what listens there, or choose another address with --listen or --tls-listen")
         } else if kind == io::ErrorKind::AddrNotAvailable {
             Failure::usage(text)
-                .hint("choose an address of this machine with --listen, such as 0.0.0.0:7442")
+                .hint("choose an address of this machine with --listen or --tls-listen, such as 0.0.0.0:7442")
         } else if kind == io::ErrorKind::PermissionDenied {
             Failure::failed(text)
                 .hint("ports below 1024 need a privilege; choose another one with --listen")

@@ -273,14 +273,13 @@ mod tests {
     use rustls::version::{TLS12, TLS13};
     use rustls::{ServerConfig, SupportedProtocolVersion};
 
-    use super::super::made::{Client, Made, load};
-    use super::super::{Resumption, server_config};
+    use super::super::made::{Client, Made, load, resumption};
+    use super::super::server_config;
     use super::*;
 
     fn serving(certificates: &Arc<Certificates>) -> Arc<ServerConfig> {
         let listen = "127.0.0.1:0".parse().expect("a listener");
-        let resumption = Resumption::of_this_process(8).expect("keys");
-        server_config(&listen, certificates, &resumption).expect("a configuration")
+        server_config(&listen, certificates, &resumption()).expect("a configuration")
     }
 
     fn shown(client: &Client, config: &Arc<ServerConfig>) -> String {

@@ -134,15 +134,14 @@ mod tests {
     use rustls::version::{TLS12, TLS13};
 
     use super::super::certificates::Files;
-    use super::super::made::{Authority, Client, Made};
-    use super::super::{Resumption, provider, server_config};
+    use super::super::made::{Authority, Client, Made, resumption};
+    use super::super::{provider, server_config};
     use super::*;
 
     fn serving(certificates: &Arc<Certificates>, asked: &str) -> Arc<ServerConfig> {
         let listen = format!("127.0.0.1:0,client_certificates={asked}");
-        let resumption = Resumption::of_this_process(8).expect("keys");
         let listen = listen.parse().expect("a listener");
-        server_config(&listen, certificates, &resumption).expect("a configuration")
+        server_config(&listen, certificates, &resumption()).expect("a configuration")
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::certificates::{Certificates, Set};
+use super::now_unix;
 use crate::failure::{Context, Failure};
 
 /// Something that is done at each tick of the thread, every 2 s. It should not take long.
@@ -132,8 +133,7 @@ impl Rounds {
 }
 
 fn warn(set: &Set) {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    for warning in set.warnings(since_1970.as_secs()) {
+    for warning in set.warnings(now_unix()) {
         tracing::warn!("{warning}");
     }
 }

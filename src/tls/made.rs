@@ -14,8 +14,10 @@ use rcgen::{
 };
 use rustls::client::Resumption as ClientResumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ServerSessionMemoryCache;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, ServerConfig,
     ServerConnection, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
@@ -24,6 +26,7 @@ use tempfile::TempDir;
 
 use super::certificates::{Certificates, Files};
 use super::pem::PairFiles;
+use super::scope::Resumption;
 use super::x509::Facts;
 
 /// A directory with certificates.
@@ -111,6 +114,14 @@ pub(super) fn params(names: &[&str]) -> CertificateParams {
 pub(super) fn load(pairs: Vec<PairFiles>) -> Arc<Certificates> {
     let files = Files { pairs, client_ca: None };
     Certificates::load(files, super::provider()).expect("loaded")
+}
+
+/// Sessions and tickets that nobody else has.
+pub(super) fn resumption() -> Resumption {
+    Resumption {
+        sessions: ServerSessionMemoryCache::new(100),
+        tickets: Ticketer::new().expect("keys"),
+    }
 }
 
 /// An authority that signs certificates of clients.

@@ -1,12 +1,18 @@
-//! TLS towards devices: certificates, and the settings of each listener. The bytes are the
-//! business of `otter_protocol`. docs/tls.md says what operators see of this.
+//! TLS towards devices: certificates, what all workers share to resume sessions, and the settings
+//! of each listener. The bytes are the business of `otter_protocol`. docs/tls.md says what
+//! operators see of this.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use otter_protocol::Security;
+use otter_store::Operator;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
+use rustls::server::{ProducesTickets, StoresServerSessions};
+use rustls::time_provider::DefaultTimeProvider;
 use rustls::version::{TLS12, TLS13};
 
 use crate::config::Settings;
@@ -16,8 +22,10 @@ use crate::listen::{ClientCertificates, TlsListen};
 pub(crate) use self::certificates::{Certificates, Expiry, TlsStats};
 use self::clients::Verifier;
 pub(crate) use self::keeper::Keeper;
-pub(crate) use self::scope::Resumption;
-use self::scope::{Scope, ScopedSessions, ScopedTickets};
+use self::scope::{Resumption, Scope, ScopedSessions, ScopedTickets};
+pub(crate) use self::sessions::SESSIONS_MAX;
+use self::sessions::Sessions;
+use self::tickets::Tickets;
 
 mod certificates;
 mod clients;
@@ -25,8 +33,12 @@ mod keeper;
 #[cfg(test)]
 mod made;
 pub(crate) mod pem;
+#[cfg(test)]
+mod resumption;
 mod scope;
+mod sessions;
 mod settings;
+mod tickets;
 pub(crate) mod x509;
 
 /// The certificates that `settings` name, if any listener shows them.
@@ -37,29 +49,52 @@ pub(crate) fn certificates(settings: &Settings) -> Result<Option<Arc<Certificate
     Certificates::load(settings.tls_files()?, provider()).map(Some)
 }
 
-/// A listener and what it says to clients.
-#[derive(Clone, Debug)]
-pub(crate) struct Listener {
-    pub(crate) address: SocketAddr,
-    #[expect(dead_code, reason = "drivers take it once they speak TLS")]
-    pub(crate) config: Arc<ServerConfig>,
+/// The TLS of a server: all its listeners have the same certificates and the same ways to resume.
+pub(crate) struct Tls {
+    /// Where devices connect by TLS, in the order of the settings.
+    pub(crate) listen: Vec<(SocketAddr, Security)>,
+    certificates: Arc<Certificates>,
+    tickets: Arc<Tickets>,
+    operator: Operator,
 }
 
-/// The listeners of `settings`, all with the same certificates and the same ways to resume.
-pub(crate) fn listeners(
-    settings: &Settings,
-    certificates: &Arc<Certificates>,
-    resumption: &Resumption,
-) -> Result<Vec<Listener>, Failure> {
-    let listener = |listen: &TlsListen| {
-        let config = server_config(listen, certificates, resumption)?;
-        Ok(Listener { address: listen.address, config })
-    };
-    settings.tls_listen.iter().map(listener).collect()
+impl Tls {
+    /// Sets it up, with keys for tickets from the store.
+    pub(crate) fn new(
+        settings: &Settings,
+        certificates: &Arc<Certificates>,
+        operator: &Operator,
+    ) -> Result<Self, Failure> {
+        let tickets = Arc::new(Tickets::new());
+        tickets.refresh(now_unix(), operator);
+        let sessions = Sessions::new(settings.tls_sessions_max, Arc::new(DefaultTimeProvider));
+        let sessions: Arc<dyn StoresServerSessions> = Arc::new(sessions);
+        let listener = |listen: &TlsListen| {
+            let tickets: Arc<dyn ProducesTickets> = match listen.client_certificates {
+                ClientCertificates::Off => Arc::clone(&tickets) as _,
+                asked @ (ClientCertificates::Optional | ClientCertificates::Required) => {
+                    Arc::new(tickets.of_realm(asked.name().as_bytes()))
+                }
+            };
+            let resumption = Resumption { sessions: Arc::clone(&sessions), tickets };
+            let config = server_config(listen, certificates, &resumption)?;
+            Ok((listen.address, Security::Tls(config)))
+        };
+        let listen = settings.tls_listen.iter().map(listener).collect::<Result<_, Failure>>()?;
+        let (certificates, operator) = (Arc::clone(certificates), operator.clone());
+        Ok(Self { listen, certificates, tickets, operator })
+    }
+
+    /// Keeps certificates and ticket keys up to date, until what is returned is dropped.
+    pub(crate) fn keep(self) -> Result<Keeper, Failure> {
+        let Self { certificates, tickets, operator, .. } = self;
+        let refresh = move || tickets.refresh(now_unix(), &operator);
+        Keeper::start(certificates, vec![Box::new(refresh)])
+    }
 }
 
 /// What one listener says to clients.
-pub(crate) fn server_config(
+fn server_config(
     listen: &TlsListen,
     certificates: &Arc<Certificates>,
     resumption: &Resumption,
@@ -112,6 +147,10 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites: suites, kx_groups: groups, ..default_provider() })
 }
 
+fn now_unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// rustls counts the header of a record, settings do not.
 const RECORD_HEADER_BYTES: usize = 5;
 
@@ -124,13 +163,13 @@ mod tests {
     use rustls::SupportedProtocolVersion;
     use rustls::client::Resumption as ClientResumption;
 
-    use super::made::{Client, Made, load};
+    use super::made::{Client, Made, load, resumption};
     use super::*;
 
     fn config(text: &str) -> Arc<ServerConfig> {
         let made = Made::new();
         let certificates = load(vec![made.ecdsa("a", &["a.example"])]);
-        let resumption = Resumption::of_this_process(100).expect("keys");
+        let resumption = resumption();
         let listen: TlsListen = text.parse().expect("a listener");
         server_config(&listen, &certificates, &resumption).expect("a configuration")
     }

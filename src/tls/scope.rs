@@ -7,11 +7,9 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::ring::Ticketer;
-use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::server::{ProducesTickets, StoresServerSessions};
 
 use super::certificates::Certificates;
-use crate::failure::Failure;
 use crate::listen::ClientCertificates;
 
 /// What is asked of clients, where authorities may change at any time.
@@ -106,20 +104,9 @@ impl ProducesTickets for ScopedTickets {
 
 /// How sessions are resumed, on all listeners: by id from a store, and by tickets.
 #[derive(Clone, Debug)]
-pub(crate) struct Resumption {
-    pub(crate) sessions: Arc<dyn StoresServerSessions>,
-    pub(crate) tickets: Arc<dyn ProducesTickets>,
-}
-
-impl Resumption {
-    /// What only this process can resume, until it ends: at most so many sessions, and tickets
-    /// under keys of its own.
-    pub(crate) fn of_this_process(sessions_max: usize) -> Result<Self, Failure> {
-        let tickets = Ticketer::new().map_err(|error| {
-            Failure::internal(format!("there are no keys for tickets: {error}"))
-        })?;
-        Ok(Self { sessions: ServerSessionMemoryCache::new(sessions_max), tickets })
-    }
+pub(super) struct Resumption {
+    pub(super) sessions: Arc<dyn StoresServerSessions>,
+    pub(super) tickets: Arc<dyn ProducesTickets>,
 }
 
 #[cfg(test)]
@@ -129,7 +116,7 @@ mod tests {
     use rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
 
     use super::super::certificates::Files;
-    use super::super::made::{Authority, Client, Made};
+    use super::super::made::{Authority, Client, Made, resumption};
     use super::super::{provider, server_config};
     use super::*;
 
@@ -146,7 +133,7 @@ mod tests {
             let client_ca = Some(made.write("ca.pem", &authority.pem));
             let files = Files { pairs: vec![made.ecdsa("a", &["a.example"])], client_ca };
             let certificates = Certificates::load(files, provider()).expect("loaded");
-            let resumption = Resumption::of_this_process(100).expect("keys");
+            let resumption = resumption();
             Self { made, certificates, resumption }
         }
 

@@ -1,7 +1,9 @@
 //! `otter cert`, and what `otter serve` says of certificates that it cannot use.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -37,7 +39,7 @@ fn fingerprints_are_those_of_openssl() {
     let made = data.json(&["cert", "self-signed"]);
     for (option, member) in [("-sha1", "sha1"), ("-sha256", "sha256")] {
         let args = ["x509", "-noout", "-fingerprint", option, "-in", &text(&made, "certificate")];
-        let ran = std::process::Command::new("openssl").args(args).output().expect("it runs");
+        let ran = Command::new("openssl").args(args).output().expect("it runs");
         let said = String::from_utf8(ran.stdout).expect("UTF-8");
         let fingerprint = said.trim().rsplit_once('=').expect("a fingerprint").1;
         assert_eq!(fingerprint, text(&made, member));
@@ -82,6 +84,75 @@ fn a_key_of_another_certificate_is_told() {
     let ran = data.run(&serve);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("does not belong to the first certificate"), "{}", ran.stderr);
+}
+
+/// What curl gets from the health endpoint, trusting only one certificate.
+fn curl(https: SocketAddr, certificate: &str, args: &[&str]) -> String {
+    let url = format!("https://localhost:{}/", https.port());
+    let resolve = format!("localhost:{}:{}", https.port(), https.ip());
+    let output = Command::new("curl")
+        .args(["-sS", "--noproxy", "*", "--resolve", &resolve, "--cacert", certificate])
+        .args(args)
+        .arg(url)
+        .output()
+        .expect("curl runs");
+    let [stdout, stderr] = [output.stdout, output.stderr].map(String::from_utf8);
+    stdout.expect("UTF-8") + &stderr.expect("UTF-8")
+}
+
+#[test]
+fn devices_are_served_by_tls_alone_or_beside_http() {
+    let data = Data::new();
+    let made = data.json(&["cert", "self-signed"]);
+    let (certificate, key) = (text(&made, "certificate"), text(&made, "key"));
+    let small = "127.0.0.1:0,max_fragment_size=512";
+    let tls = ["--tls-listen", "127.0.0.1:0", "--tls-listen", small];
+    let shown = ["--cert", &certificate, "--key", &key];
+    for (args, runtime) in [(&[][..], "mio"), (&["--listen", "off"], "tokio")] {
+        let args = [&tls, &shown[..], args, &["--runtime", runtime]].concat();
+        let server = data.serve_with(&args, &[]);
+        assert_eq!(server.https.len(), 2);
+        assert_eq!(server.http.port() == 0, runtime == "tokio", "off is off");
+        for https in &server.https {
+            for version in [&["--tls-max", "1.2"][..], &["--tlsv1.3"]] {
+                assert_eq!(curl(*https, &certificate, version), HEALTHY);
+            }
+        }
+        assert!(server.stop().status.success());
+    }
+}
+
+#[test]
+fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
+    let data = Data::new();
+    let made = data.json(&["cert", "self-signed"]);
+    let (certificate, key) = (text(&made, "certificate"), text(&made, "key"));
+    let args = ["--tls-listen", "127.0.0.1:0", "--cert", &certificate, "--key", &key];
+    let server = data.serve_with(&args, &[]);
+    let https = server.https[0];
+    let until = |line: &str| {
+        while !crate::metrics::scrape(&server.admin).lines().any(|found| found == line) {}
+    };
+    let old = data.beside("old.pem").display().to_string();
+    fs::copy(&certificate, &old).expect("copied");
+    assert_eq!(curl(https, &old, &[]), HEALTHY);
+
+    let renewed = data.json(&["cert", "self-signed", "--force", "--days", "10"]);
+    server.signal(Signal::HUP);
+    let expiry = "otter_tls_certificate_expiry_seconds{name=\"localhost\",key=\"ecdsa\"}";
+    until(&format!("{expiry} {}", renewed["not_after"]));
+    assert_eq!(curl(https, &certificate, &[]), HEALTHY);
+    assert!(curl(https, &old, &[]).contains("certificate"), "the old one is gone");
+
+    fs::write(&key, "broken").expect("written");
+    until("otter_tls_reloads_total{result=\"failed\"} 2");
+    assert_eq!(curl(https, &certificate, &[]), HEALTHY);
+    let ended = server.stop();
+    assert!(ended.status.success());
+    for words in ["certificates were read again", "expires in 9 days", "the old ones stay in use"] {
+        assert!(ended.stderr.contains(words), "{words} in {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("no private key in"), "{}", ended.stderr);
 }
 
 #[test]
@@ -132,3 +203,5 @@ fn a_hangup_does_not_end_a_server_without_certificates() {
     assert!(ended.stderr.contains("no certificates to read again"), "{}", ended.stderr);
     assert!(ended.stderr.contains("nobody is shown it"), "{}", ended.stderr);
 }
+
+const HEALTHY: &str = "{\"healthcheck\":true}";
