@@ -79,7 +79,7 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     let to_servers = to_servers.unwrap_or_default();
     let keeper = tls.map(Tls::keep).transpose()?;
     output.line(&format!("ready {places}{to_servers} admin={}", socket.path().display()))?;
-    tracing::info!(%places, data = %data.display(), "ready");
+    tracing::info!(data = %data.display(), "ready {places}");
     let ended = wait(devices, sender, &events, keeper.as_ref());
     drop(keeper);
     images.into_iter().for_each(ImageListener::stop);

@@ -87,7 +87,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(data)
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .arg("serve")
+            .args(if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
             .args(args)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
