@@ -228,10 +228,11 @@ fn bind(settings: &Settings, tls: Option<&Tls>) -> Result<DeviceServer, Failure>
         let kind = error.kind();
         if kind == io::ErrorKind::AddrInUse {
             Failure::conflict(text)
-                .hint("stop what listens there, or choose another address with --listen or --tls-listen")
+                .hint("stop what listens there, or choose another place (--listen, --tls-listen)")
         } else if kind == io::ErrorKind::AddrNotAvailable {
-            Failure::usage(text)
-                .hint("choose an address of this machine with --listen or --tls-listen, such as 0.0.0.0:7442")
+            Failure::usage(text).hint(
+                "choose an address of this machine, such as 0.0.0.0:7442 (--listen, --tls-listen)",
+            )
         } else if kind == io::ErrorKind::PermissionDenied {
             Failure::failed(text)
                 .hint("ports below 1024 need a privilege; choose another one with --listen")
