@@ -11,8 +11,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::{ProducesTickets, StoresServerSessions};
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, HandshakeKind, RootCertStore, ServerConfig,
-    ServerConnection, SideData, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, ClientConnection, ConnectionCommon, HandshakeKind, RootCertStore,
+    ServerConfig, ServerConnection, SideData, SupportedProtocolVersion,
 };
 
 /// A server's certificate: self-signed, ECDSA over P-256, for `localhost`.
@@ -76,9 +76,28 @@ impl Identity {
     /// If rustls does not like what this makes.
     #[must_use]
     pub fn client(&self, resumption: Tls12Resumption) -> Arc<ClientConfig> {
+        self.client_of(provider(), resumption)
+    }
+
+    /// A client that trusts it and has only this cipher suite.
+    ///
+    /// # Panics
+    /// If ring does not have the suite.
+    #[must_use]
+    pub fn client_with(&self, suite: CipherSuite) -> Arc<ClientConfig> {
+        let mut provider = CryptoProvider::clone(&provider());
+        provider.cipher_suites.retain(|known| known.suite() == suite);
+        self.client_of(Arc::new(provider), Tls12Resumption::Disabled)
+    }
+
+    fn client_of(
+        &self,
+        provider: Arc<CryptoProvider>,
+        resumption: Tls12Resumption,
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate of ours");
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions of ours")
             .with_root_certificates(roots)
