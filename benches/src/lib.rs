@@ -136,6 +136,7 @@ impl Server {
         let words: Vec<_> = wrapper.iter().map(OsString::from).chain(words.to_vec()).collect();
         let mut child = Command::new(&words[0])
             .args(&words[1..])
+            // Others have their turns meanwhile; nginx is told the same.
             .env("OTTER_IDLE_TIMEOUT_S", "600")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

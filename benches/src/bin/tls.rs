@@ -8,7 +8,7 @@
 //! 0.4 s; a ratio is that of two slices of the same round, and the median of all rounds is printed
 //! with the quartiles. Servers run on one CPU, clients on another one. Clients offer one suite and
 //! one group, check every status and length and what kind of handshake it was, and in each slice
-//! the SHA-256 of one image.
+//! the SHA-256 of one image. They are a thread each for all clients of a slice and for the flood.
 //!
 //! Images come from Otter by token, in ranges that end just before the tail of an image that is
 //! 4096 bytes longer: those are not limited, and leave the connection open. nginx has the same
@@ -291,11 +291,13 @@ impl Bench {
                 flooded.mib_per_second(),
                 flooded.mib_per_second() / quiet.mib_per_second(),
                 answered as f64 / flooded.seconds,
-                quiet.cpu_ns / 1e9 / quiet.seconds,
-                flooded.cpu_ns / 1e9 / flooded.seconds,
+                quiet.cpus(quiet.cpu_ns),
+                flooded.cpus(flooded.cpu_ns),
+                quiet.cpus(quiet.load_ns),
+                flooded.cpus(flooded.load_ns),
             ])
         })?;
-        head(out, "8 downloads of 1 MiB, and a flood of handshakes", NAMES)?;
+        head(out, "8 downloads, then also a flood of handshakes", NAMES)?;
         for (place, what) in [
             "MiB/s, quiet",
             "MiB/s, flooded",
@@ -303,6 +305,8 @@ impl Bench {
             "handshakes/s answered meanwhile",
             "CPUs used by the server, quiet",
             "CPUs used by the server, flooded",
+            "CPUs used by the clients, quiet",
+            "CPUs used by the clients, flooded",
         ]
         .into_iter()
         .enumerate()
@@ -377,20 +381,26 @@ impl Side {
     }
 }
 
-/// What a slice cost the server.
+/// What a slice cost.
 struct Cost {
+    /// CPU time of the server.
     cpu_ns: f64,
+    /// CPU time of this process.
+    load_ns: f64,
     seconds: f64,
     done: Done,
 }
 
 impl Entry<'_> {
     fn slice(&mut self) -> Result<Cost> {
-        let pid = self.side.server.pid();
-        let (start, before) = (Instant::now(), cpu::used_ns(pid)?);
+        let pids = [self.side.server.pid(), std::process::id()];
+        let (start, before) = (Instant::now(), pids.map(cpu::used_ns));
         let done = self.loader.run(Until::Elapsed(SLICE))?;
-        let (seconds, after) = (start.elapsed().as_secs_f64(), cpu::used_ns(pid)?);
-        Ok(Cost { cpu_ns: (after - before) as f64, seconds, done })
+        let (seconds, after) = (start.elapsed().as_secs_f64(), pids.map(cpu::used_ns));
+        let ([cpu_before, load_before], [cpu_after, load_after]) = (before, after);
+        let cpu_ns = (cpu_after? - cpu_before?) as f64;
+        let load_ns = (load_after? - load_before?) as f64;
+        Ok(Cost { cpu_ns, load_ns, seconds, done })
     }
 
     fn us_per_answer(&mut self) -> Result<f64> {
@@ -402,6 +412,11 @@ impl Entry<'_> {
 impl Cost {
     fn mib_per_second(&self) -> f64 {
         self.done.bytes as f64 / f64::from(1 << 20) / self.seconds
+    }
+
+    /// How many CPUs so much CPU time kept busy.
+    fn cpus(&self, ns: f64) -> f64 {
+        ns / 1e9 / self.seconds
     }
 }
 
