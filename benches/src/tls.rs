@@ -149,13 +149,20 @@ impl Terms {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Pinned(der)))
             .with_no_client_auth();
-        let remembering = Resumption::in_memory_sessions(8);
-        config.resumption = match self.resumption {
-            Resume::Never => Resumption::disabled(),
-            Resume::SessionId => remembering.tls12_resumption(Tls12Resumption::SessionIdOnly),
-            Resume::Ticket => remembering,
-        };
+        config.resumption = self.resumption.memory();
         Ok(Arc::new(config))
+    }
+}
+
+impl Resume {
+    /// An empty one.
+    fn memory(self) -> Resumption {
+        let remembering = Resumption::in_memory_sessions(8);
+        match self {
+            Self::Never => Resumption::disabled(),
+            Self::SessionId => remembering.tls12_resumption(Tls12Resumption::SessionIdOnly),
+            Self::Ticket => remembering,
+        }
     }
 }
 

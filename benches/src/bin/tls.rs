@@ -393,6 +393,7 @@ struct Cost {
 
 impl Entry<'_> {
     fn slice(&mut self) -> Result<Cost> {
+        self.loader.introduce()?;
         let pids = [self.side.server.pid(), std::process::id()];
         let (start, before) = (Instant::now(), pids.map(cpu::used_ns));
         let done = self.loader.run(Until::Elapsed(SLICE))?;

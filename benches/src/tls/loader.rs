@@ -102,6 +102,23 @@ impl SecureLoader {
         Ok(Self { poll, address, job, resumption, clients, kept: Vec::new(), body_bytes: None })
     }
 
+    /// Lets clients that resume begin anew, each with a full handshake, so that the server has not
+    /// forgotten them for the sake of others. Others do nothing.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn introduce(&mut self) -> Result<()> {
+        if self.resumption == Resume::Never {
+            return Ok(());
+        }
+        for client in &mut self.clients {
+            let mut config = ClientConfig::clone(&client.config);
+            config.resumption = self.resumption.memory();
+            (client.config, client.is_known) = (Arc::new(config), false);
+        }
+        self.run(Until::Sent(self.clients.len() as u64)).map(drop)
+    }
+
     /// Lets all clients ask until `until`, then waits for the answers that are missing.
     ///
     /// # Errors
