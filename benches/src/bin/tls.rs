@@ -115,8 +115,16 @@ impl Bench {
     }
 
     fn say_what_is_missing(&self, out: &mut impl Write) -> Result<()> {
-        if self.otter.is_none() {
-            writeln!(out, "without otter")?;
+        match &self.otter {
+            Some(program) if !program.is_file() => {
+                bail!(
+                    "there is no {}: build it, name it, or say --without otter",
+                    program.display()
+                )
+            }
+            None if !self.has_nginx => bail!("there is nobody to measure"),
+            None => writeln!(out, "without otter")?,
+            Some(_) => {}
         }
         if !self.has_nginx {
             writeln!(out, "without nginx: there is nobody to compare with")?;
