@@ -49,7 +49,7 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     }
     let operator = store.operator();
     let server = bind(&settings)?;
-    let http = server.local_addr();
+    let http = server.local_addrs()[0];
     let images = settings.image_listen.map(|listen| {
         ImageListener::start(listen, settings.image_secret.as_ref(), operator.clone())
     });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::buffers::Buffers;
 use crate::exchange::Spare;
 
 /// Settings of the core, shared by any number of connections.
@@ -37,6 +38,9 @@ pub struct Config {
     /// How long a connection may be silent between requests. Default 75 s. Beyond: closed
     /// without a word.
     pub idle_timeout: Duration,
+    /// From the connection to the end of the TLS handshake. Default 10 s: small chips take up to
+    /// four for their part. Beyond: closed.
+    pub handshake_timeout: Duration,
     /// From the first byte of a request to the end of its head; not extended by further bytes.
     /// Default 10 s. Beyond: 408 and close.
     pub head_timeout: Duration,
@@ -84,6 +88,7 @@ pub struct Config {
     /// offered `ott` like all others and download from their built-in host.
     pub public_url: Option<Arc<str>>,
     pub(crate) spare: Spare,
+    pub(crate) buffers: Buffers,
 }
 
 /// Which status codes refusals of the device API carry. The bodies are the same in both.
@@ -108,6 +113,7 @@ impl Default for Config {
             json_depth_max: 8,
             pipelined_requests_max: 32,
             idle_timeout: Duration::from_secs(75),
+            handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(2),
@@ -126,6 +132,7 @@ impl Default for Config {
             failure_backoff: Duration::from_secs(600),
             public_url: None,
             spare: Spare::default(),
+            buffers: Buffers::default(),
         }
     }
 }

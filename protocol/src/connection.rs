@@ -1,36 +1,29 @@
-//! The state machine of one connection: the only code that changes a state or sets a deadline.
+//! The public face of a connection: joins the exchanges in `machine.rs` with TLS beneath them.
 //!
 //! ```text
-//!                      complete request            Step::Ask
-//!    +-----------+  ------------------------>  +----------+ ---------------+
-//!    | Receiving |                             |  Asking  | <--------------+  handle_answer
-//!    +-----------+  <------------------+       +----------+
-//!      ^   | Step::Reply               |            | Step::Reply
-//!      |   v                           |            v
-//!      |  +------------------------------------------------+   before the tail   +----------+
-//!      |  |                   Responding                    | -----------------> | Claiming |
-//!      |  +------------------------------------------------+ <----------------- +----------+
-//!      |      | all sent, keep-alive   | all sent, close        Claimed(true)        | else
-//!      +------+                        v                                             v
-//!                                +-----------+     eof or deadline                +--------+
-//!                                | Lingering | ---------------------------------> | Closed |
-//!                                +-----------+                                    +--------+
+//!   handle_input --> [ TLS: opens records ] --> [ exchanges ] --> poll_query
+//!   transmit     <-- [ TLS: seals records ] <-- [           ] <-- handle_answer
 //! ```
+//!
+//! Without TLS the bytes pass through untouched. With it what the exchanges have to send is sealed
+//! one batch at a time, the next one when the socket has taken the last; and only then do the
+//! exchanges learn that it was sent, so that what they promise of a token holds for both.
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::api::{Response, Step};
+use crate::buffers::Buffers;
 use crate::config::Config;
-use crate::exchange::Exchange;
-use crate::http::{HeadWriter, Method, Refused, Status};
+use crate::legible::{Legible, Read};
+use crate::machine::Machine;
 use crate::now::Now;
 use crate::query::{Answer, Query, QueryId};
-use crate::report::{CloseReason, Endpoint, Outcome, Refusal, Report};
-use crate::state::{State, Stream};
+use crate::report::{CloseReason, Handshake, Report, TlsFailure};
+use crate::security::Security;
+use crate::tls::{Received, Tls};
 use crate::transmit::Transmit;
 
 /// One device's connection, as a pure state machine.
@@ -61,84 +54,124 @@ use crate::transmit::Transmit;
 /// assert!(connection.closed().is_some());
 /// ```
 pub struct Connection<I = Bytes> {
+    machine: Machine<I>,
+    beneath: Option<Box<Beneath<I>>>,
+}
+
+/// What a connection has beneath HTTP if it has anything.
+struct Beneath<I> {
+    tls: Tls,
+    /// Reads the plaintext of an image.
+    read: Read<I>,
     config: Arc<Config>,
-    state: State<I>,
-    /// When the state ends by itself; without meaning once closed.
-    deadline: Instant,
-    /// The exchange that ended last, until its report is taken.
-    ended: Option<Box<Exchange>>,
-    queries: u32,
-    pipelined: u8,
-    eof: bool,
-    shutdown: bool,
 }
 
 impl<I: AsRef<[u8]> + Clone> Connection<I> {
-    /// A connection that was just accepted, without TLS.
+    /// A connection that was just accepted on a socket that is protected so.
     #[must_use]
-    pub fn plain(config: Arc<Config>, now: Now) -> Self {
-        let deadline = now.instant + config.idle_timeout;
-        Self {
-            config,
-            state: State::Receiving(None),
-            deadline,
-            ended: None,
-            queries: 0,
-            pipelined: 0,
-            eof: false,
-            shutdown: false,
+    pub fn accept(config: Arc<Config>, security: &Security, now: Now) -> Self
+    where
+        I: Legible,
+    {
+        match security {
+            Security::Plain => Self::plain(config, now),
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => Self::tls(config, Arc::clone(tls), now),
         }
     }
 
+    /// A connection that was just accepted, without TLS.
+    #[must_use]
+    pub fn plain(config: Arc<Config>, now: Now) -> Self {
+        Self { machine: Machine::new(config, now), beneath: None }
+    }
+
+    /// A connection that was just accepted, with TLS 1.2 or 1.3 as `tls` says (docs/wire.md 2.5).
+    ///
+    /// Nothing is computed before a whole ClientHello is there. A peer that asks for small records
+    /// (max_fragment_length, RFC 6066 4) gets them; its request is not confirmed, except to the
+    /// probe of ESP8266 devices. Of the time, rustls asks
+    /// [`ServerConfig::time_provider`](rustls::ServerConfig::time_provider); a
+    /// [`max_fragment_size`](rustls::ServerConfig::max_fragment_size) that rustls does not take
+    /// fails each handshake.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Instant};
+    /// # use otter_protocol::{Config, Connection, Now};
+    /// # let now = Now { instant: Instant::now(), unix: 1_795_478_791 };
+    /// let made = rcgen::generate_simple_self_signed(["otter.example".to_owned()])?;
+    /// let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+    /// let ring = Arc::new(rustls::crypto::ring::default_provider());
+    /// let tls = rustls::ServerConfig::builder_with_provider(ring)
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_no_client_auth()
+    ///     .with_single_cert(vec![made.cert.into()], key)?;
+    /// let mut connection: Connection =
+    ///     Connection::tls(Arc::new(Config::default()), Arc::new(tls), now);
+    /// assert!(connection.is_handshaking());
+    ///
+    /// // Who forgets TLS is told so.
+    /// connection.handle_input(now, b"GET / HTTP/1.1\r\nHost: otter\r\n\r\n");
+    /// let answer = connection.transmit().expect("an answer").as_slice().to_vec();
+    /// assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
+    /// assert!(answer.ends_with(br#"{"success":false,"response":"https_required"}"#));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(config: Arc<Config>, tls: Arc<rustls::ServerConfig>, now: Now) -> Self
+    where
+        I: Legible,
+    {
+        let mut machine = Machine::new(Arc::clone(&config), now);
+        machine.rest(now.instant + config.handshake_timeout);
+        let beneath = Beneath { tls: Tls::new(tls), read: I::read, config };
+        Self { machine, beneath: Some(Box::new(beneath)) }
+    }
+
     /// The peer sent these bytes. All of them are taken: what cannot be used yet is kept, at
-    /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected.
+    /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected;
+    /// of TLS also the part of one record.
     pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {
-        match &mut self.state {
-            // Neither the state nor the deadline changes: the case of most pieces of a body.
-            State::Receiving(Some(exchange)) if exchange.needs_more_than(bytes.len()) => {
-                exchange.input.extend_from_slice(bytes);
-            }
-            State::Receiving(exchange) => {
-                let mut exchange = exchange.take().unwrap_or_else(|| self.config.spare.take());
-                let bytes = exchange.skip_blank_lines(bytes);
-                if bytes.is_empty() && exchange.input.is_empty() {
-                    // Line ends buy no time: the deadline stays.
-                    return self.config.spare.put(exchange);
-                }
-                self.receive(now, exchange, bytes);
-            }
-            State::Asking(exchange)
-            | State::Responding(exchange, _)
-            | State::Claiming(exchange, _) => {
-                exchange.input.extend_from_slice(bytes);
-                if exchange.input.len() > KEPT_BYTES_MAX {
-                    self.close(now, CloseReason::Refused, Some(Outcome::Aborted));
-                }
-            }
-            State::Lingering { bytes_left, reason } => {
-                let reason = *reason;
-                *bytes_left = bytes_left.saturating_sub(bytes.len().min(u32::MAX as usize) as u32);
-                if *bytes_left == 0 {
-                    self.close(now, reason, None);
-                }
-            }
-            State::Closed(_) => {}
+        let machine = &mut self.machine;
+        // After the last answer they are only counted.
+        let beneath = self.beneath.as_mut().filter(|_| !machine.is_ending());
+        let Some(Beneath { tls, config, .. }) = beneath.map(|beneath| &mut **beneath) else {
+            return machine.handle_input(now, bytes);
+        };
+        let mut is_http = false;
+        tls.receive(bytes, &config.buffers, |received| match received {
+            Received::Opened => machine.rest(now.instant + config.idle_timeout),
+            Received::Plain(bytes) => machine.handle_input(now, bytes),
+            Received::Eof => machine.handle_eof(now),
+            Received::Failed => machine.break_off(now),
+            Received::Probed => machine.cut(now, CloseReason::Peer),
+            Received::Http => is_http = true,
+        });
+        if is_http {
+            machine.refuse_http(now);
         }
+        self.settle(now);
     }
 
     /// The peer will send nothing more; it may still read.
     pub fn handle_eof(&mut self, now: Now) {
-        self.eof = true;
-        match self.state {
-            State::Receiving(_) => self.close(now, CloseReason::Peer, None),
-            State::Lingering { reason, .. } => self.close(now, reason, None),
-            State::Asking(_) | State::Responding(..) | State::Claiming(..) | State::Closed(_) => {}
+        if let Some(Beneath { tls, .. }) = self.beneath.as_deref_mut()
+            && tls.is_handshaking()
+        {
+            tls.give_up(TlsFailure::Abandoned);
         }
+        self.machine.handle_eof(now);
+        self.settle(now);
     }
 
     /// The connection broke (reset, or a write that failed): nothing can be sent any more.
     pub fn handle_reset(&mut self, now: Now) {
-        self.close(now, CloseReason::Peer, Some(Outcome::Aborted));
+        if let Some(Beneath { tls, config, .. }) = self.beneath.as_deref_mut() {
+            tls.give_up(TlsFailure::Abandoned);
+            tls.silence(&config.buffers);
+        }
+        self.machine.cut(now, CloseReason::Peer);
     }
 
     /// The socket took `n` of the bytes that [`transmit`](Self::transmit) or
@@ -148,165 +181,99 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     ///
     /// If `n` is more than was shown: a mistake of the driver's.
     pub fn handle_sent(&mut self, now: Now, n: usize) {
-        match &mut self.state {
-            State::Receiving(Some(exchange)) | State::Asking(exchange) => {
-                exchange.advance(n, None::<&mut Stream<I>>);
+        match self.beneath.as_deref_mut() {
+            Some(Beneath { tls, config, .. }) if !tls.pending().is_empty() => {
+                let plain = tls.advance(n, &config.buffers);
+                self.machine.handle_sent(now, plain);
+                self.settle(now);
             }
-            State::Responding(exchange, stream) => {
-                exchange.advance(n, stream.as_deref_mut());
-                let head_left = !exchange.unsent().is_empty();
-                match stream {
-                    _ if head_left => {}
-                    Some(stream) if stream.at < stream.sendable_end() => {}
-                    Some(stream) if stream.at < stream.end => self.claim(now),
-                    Some(_) | None => self.complete(now),
-                }
-            }
-            State::Receiving(None)
-            | State::Claiming(..)
-            | State::Lingering { .. }
-            | State::Closed(_) => assert_eq!(n, 0, "nothing was shown"),
+            Some(_) | None => self.machine.handle_sent(now, n),
         }
     }
 
     /// The store answered query `id`. Answers to queries that are no longer open are ignored.
     pub fn handle_answer(&mut self, now: Now, id: QueryId, answer: Answer<I>) {
-        if id.0 != self.queries {
-            return;
-        }
-        self.state = match std::mem::replace(&mut self.state, State::Receiving(None)) {
-            State::Asking(mut exchange) => {
-                let step = exchange.resume(&answer, &self.config, now);
-                return self.follow(now, exchange, step);
-            }
-            State::Claiming(mut exchange, mut stream) => {
-                let claimed = matches!(answer, Answer::Claimed(true));
-                if claimed {
-                    stream.hold = None;
-                    self.open_window(now, &mut exchange);
-                }
-                self.state = State::Responding(exchange, Some(stream));
-                if !claimed {
-                    self.close(now, CloseReason::Unclaimed, Some(Outcome::Unclaimed));
-                }
-                return;
-            }
-            unmoved @ (State::Receiving(_)
-            | State::Responding(..)
-            | State::Lingering { .. }
-            | State::Closed(_)) => unmoved,
-        };
+        self.machine.handle_answer(now, id, answer);
+        self.settle(now);
     }
 
     /// The deadline of [`poll_timeout`](Self::poll_timeout) has come; calls before it are ignored.
     pub fn handle_timeout(&mut self, now: Now) {
-        if now.instant < self.deadline {
-            return;
+        match self.beneath.as_deref_mut() {
+            Some(Beneath { tls, .. })
+                if tls.is_handshaking() && self.machine.poll_timeout() <= Some(now.instant) =>
+            {
+                tls.give_up(TlsFailure::TimedOut);
+                self.machine.cut(now, CloseReason::Tls);
+            }
+            Some(_) | None => self.machine.handle_timeout(now),
         }
-        match &mut self.state {
-            State::Receiving(exchange) => {
-                let begun = exchange.take_if(|exchange| !exchange.is_half_line_end());
-                let Some(mut exchange) = begun else {
-                    return self.close(now, CloseReason::Idle, None);
-                };
-                exchange.input.clear();
-                let late = Refused { status: Status::REQUEST_TIMEOUT, refusal: Refusal::TooSlow };
-                self.respond(now, exchange, Response::violation(late));
-            }
-            State::Asking(_) => {
-                self.handle_answer(now, QueryId(self.queries), Answer::Unavailable);
-            }
-            State::Responding(exchange, _) => {
-                let window = exchange.bytes_sent - exchange.window_began_at;
-                let late = exchange.until.is_some_and(|until| now.instant >= until);
-                if late || window < self.config.send_window_bytes_min {
-                    self.close(now, CloseReason::Slow, Some(Outcome::Aborted));
-                } else {
-                    exchange.window_began_at = exchange.bytes_sent;
-                    self.deadline = window_end(now, exchange.until, &self.config);
-                }
-            }
-            State::Claiming(..) => {
-                self.close(now, CloseReason::Unclaimed, Some(Outcome::Unclaimed));
-            }
-            State::Lingering { reason, .. } => {
-                let reason = *reason;
-                self.close(now, reason, None);
-            }
-            State::Closed(_) => {}
-        }
+        self.settle(now);
     }
 
     /// Finish what is under way, then close. An idle connection closes at once.
     pub fn handle_shutdown(&mut self, now: Now) {
-        self.shutdown = true;
-        if self.is_idle() {
-            self.close(now, CloseReason::Shutdown, None);
-        }
+        self.machine.handle_shutdown(now);
+        self.settle(now);
     }
 
     /// A question for the store, once. At most one is open at a time; its answer goes to
     /// [`handle_answer`](Self::handle_answer).
     pub fn poll_query(&mut self) -> Option<(QueryId, Query)> {
-        match &mut self.state {
-            State::Asking(exchange) | State::Claiming(exchange, _) => {
-                exchange.query.take().map(|query| (QueryId(self.queries), query))
-            }
-            State::Receiving(_)
-            | State::Responding(..)
-            | State::Lingering { .. }
-            | State::Closed(_) => None,
-        }
+        self.machine.poll_query()
     }
 
     /// What to write next; the same until [`handle_sent`](Self::handle_sent).
     pub fn transmit(&self) -> Option<Transmit<'_, I>> {
-        let (exchange, stream) = self.sending()?;
-        let bytes = exchange.unsent();
-        let image = stream.filter(|stream| stream.at < stream.sendable_end());
-        if !bytes.is_empty() {
-            return Some(Transmit::Bytes { bytes, more: image.is_some() });
+        match self.sealed() {
+            Some(bytes) => (!bytes.is_empty()).then_some(Transmit::Bytes { bytes, more: false }),
+            None => self.machine.transmit(),
         }
-        image.map(|stream| Transmit::Image {
-            image: &stream.image,
-            offset: stream.at,
-            len: stream.sendable_end() - stream.at,
-        })
     }
 
     /// What to write next as slices for one `writev`: head and image together. Returns how many
     /// of `slices` were filled.
     pub fn transmit_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let Some((exchange, stream)) = self.sending() else { return 0 };
-        let image = stream.filter(|stream| stream.at < stream.sendable_end()).map(|stream| {
-            let (offset, len) = (stream.at, stream.sendable_end() - stream.at);
-            Transmit::Image { image: &stream.image, offset, len }.as_slice()
-        });
-        let parts = [exchange.unsent(), image.unwrap_or_default()];
-        let parts = parts.into_iter().filter(|part| !part.is_empty());
-        parts.zip(slices).map(|(part, slice)| *slice = IoSlice::new(part)).count()
+        match (self.sealed(), slices) {
+            (Some([]), _) | (Some(_), []) => 0,
+            (Some(bytes), [first, ..]) => {
+                *first = IoSlice::new(bytes);
+                1
+            }
+            (None, slices) => self.machine.transmit_vectored(slices),
+        }
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout). `None` only once closed.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (!matches!(self.state, State::Closed(_))).then_some(self.deadline)
+        self.machine.poll_timeout()
     }
 
     /// What became of the request that ended last, once. Ask after each `handle_*`: the report
     /// waits only until another request ends.
     pub fn poll_report(&mut self) -> Option<Report> {
-        let exchange = self.ended.take()?;
-        let report = exchange.report;
-        self.config.spare.put(exchange);
-        report
+        self.machine.poll_report()
+    }
+
+    /// What became of the TLS handshake, once. Always `None` without TLS.
+    pub fn poll_handshake(&mut self) -> Option<Handshake> {
+        self.beneath.as_mut()?.tls.poll_handshake()
     }
 
     /// Is the peer to be read from? The only backpressure there is: while an answer is due, what
     /// the peer sends may wait in its socket.
     #[must_use]
     pub fn wants_read(&self) -> bool {
-        matches!(self.state, State::Receiving(_) | State::Lingering { .. })
+        self.machine.wants_read()
+    }
+
+    /// Is what the peer sends next part of a TLS handshake? To take it in may cost as much as a
+    /// hundred requests, so a driver lets those wait that have only just come: it reads from them
+    /// after all others, and from few at a time.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.beneath.as_ref().is_some_and(|beneath| beneath.tls.is_handshaking())
     }
 
     /// All answers have left: shut down the sending side of the socket (`shutdown(WR)`), once,
@@ -314,187 +281,94 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// still on their way cannot reset the last answer away (docs/wire.md 2.2, rule 7).
     #[must_use]
     pub fn wants_shutdown(&self) -> bool {
-        matches!(self.state, State::Lingering { .. })
+        self.machine.wants_shutdown() && self.sealed().is_none_or(<[u8]>::is_empty)
     }
 
     /// Has nothing of a request arrived (line ends are nothing), and is nothing owed? Only then
     /// [`handle_shutdown`](Self::handle_shutdown) closes it at once: to make room, say.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.state.is_idle()
+        self.machine.is_idle()
     }
 
-    /// Is it over, and why? Nothing is emitted any more but the last report.
+    /// Is it over, and why? Nothing is emitted any more but the last report; with TLS, what
+    /// [`transmit`](Self::transmit) still shows is worth one try: it tells the peer that the end is
+    /// meant.
     #[must_use]
     pub fn closed(&self) -> Option<CloseReason> {
-        self.state.closed()
+        self.machine.closed()
     }
 
-    /// Reads on, in what is kept and `fresh`.
-    fn receive(&mut self, now: Now, mut exchange: Box<Exchange>, fresh: &[u8]) {
-        let is_new = exchange.input.is_empty();
-        let had_head = exchange.head.is_some();
-        match exchange.measure(fresh, &self.config) {
-            Ok(Some(message)) => {
-                let step = exchange.begin(fresh, &message, &self.config, now);
-                return self.follow(now, exchange, step);
+    /// What TLS has to send. `None`: there is no TLS, or HTTP was spoken instead.
+    fn sealed(&self) -> Option<&[u8]> {
+        let tls = &self.beneath.as_ref()?.tls;
+        let pending = tls.pending();
+        let is_plain = pending.is_empty() && !tls.is_open() && self.machine.transmit().is_some();
+        (!is_plain).then_some(pending)
+    }
+
+    /// Seals what there is to send, once the socket has taken what was sealed before.
+    fn settle(&mut self, now: Now) {
+        let Some(Beneath { tls, read, config }) = self.beneath.as_deref_mut() else { return };
+        let buffers = &config.buffers;
+        match self.machine.closed() {
+            None if self.machine.is_ending() => {
+                tls.disown();
+                tls.finish(buffers);
             }
-            Ok(None) => {}
-            Err(refused) => {
-                exchange.input.clear();
-                return self.respond(now, exchange, Response::violation(refused));
+            None if tls.is_open() && tls.pending().is_empty() => {
+                if let Err(reason) = seal(tls, &self.machine, *read, buffers) {
+                    tls.silence(buffers);
+                    self.machine.cut(now, reason);
+                }
+            }
+            None => {}
+            // What has left so far must not pass for the whole.
+            Some(CloseReason::Slow | CloseReason::Unclaimed | CloseReason::Torn) => {
+                tls.silence(buffers);
+            }
+            Some(_) => {
+                tls.disown();
+                tls.finish(buffers);
             }
         }
-        if exchange.head.is_some() && !had_head {
-            self.deadline = now.instant + self.config.body_timeout;
-            if exchange.expects_continue() {
-                HeadWriter::begin(&mut exchange.output, Status::CONTINUE).finish();
-            }
-        } else if is_new && !exchange.is_half_line_end() {
-            self.deadline = now.instant + self.config.head_timeout;
-        }
-        self.state = State::Receiving(Some(exchange));
     }
+}
 
-    /// Does what an endpoint wants next.
-    #[inline]
-    fn follow(&mut self, now: Now, exchange: Box<Exchange>, step: Step<I>) {
-        match step {
-            Step::Ask => {
-                self.queries = self.queries.wrapping_add(1);
-                self.deadline = now.instant + self.config.answer_timeout;
-                self.state = State::Asking(exchange);
-            }
-            Step::Reply(response) => self.respond(now, exchange, response),
-        }
+/// Seals one batch of what is to be sent next. Fails with why it cannot be had.
+fn seal<I: AsRef<[u8]> + Clone>(
+    tls: &mut Tls,
+    machine: &Machine<I>,
+    read: Read<I>,
+    buffers: &Buffers,
+) -> Result<(), CloseReason> {
+    let (bytes, image) = machine.outgoing();
+    if !bytes.is_empty() {
+        tls.seal(bytes, buffers).ok_or(CloseReason::Tls)?;
     }
-
-    /// Writes an answer and starts to send it.
-    fn respond(&mut self, now: Now, mut exchange: Box<Exchange>, response: Response<I>) {
-        let head = exchange.head.as_ref();
-        let head_only = head.is_some_and(|head| head.method == Method::Head);
-        let alive = head.is_some_and(|head| head.keep_alive);
-        let last = self.shutdown
-            || (self.eof && exchange.input.is_empty())
-            || self.pipelined >= self.config.pipelined_requests_max;
-        exchange.close = response.close || !alive || last;
-        let http_1_1 = head.is_some_and(|head| head.http_1_1);
-        let Exchange { output, scratch, close, .. } = &mut *exchange;
-        response.write(output, &scratch.body, head_only, http_1_1, *close, &self.config);
-        exchange.report = Some(Report {
-            endpoint: exchange.endpoint.unwrap_or(Endpoint::Other),
-            status: response.status.code(),
-            outcome: response.outcome,
-            device: response.device,
-            bytes_sent: 0,
-            took: Duration::ZERO,
-        });
-        let part = response.content.into_part().filter(|_| !head_only);
-        let stream = part.map(|part| Box::new(Stream::of(*part)));
-        exchange.until = Some(now.instant + self.config.transfer_timeout);
-        self.open_window(now, &mut exchange);
-        self.state = State::Responding(exchange, stream);
+    let Some((image, mut offset, end)) = image else { return Ok(()) };
+    let mut memory = buffers.take();
+    let mut sealed = Ok(());
+    while sealed.is_ok() && offset < end && tls.pending().len() < BATCH_BYTES {
+        let left = usize::try_from(end - offset).unwrap_or(RECORD_BYTES);
+        let plain = read(image, offset, &mut memory[..left.min(RECORD_BYTES)]).unwrap_or_default();
+        offset += plain.len() as u64;
+        sealed = match plain {
+            [] => Err(CloseReason::Torn),
+            plain => tls.seal(plain, buffers).ok_or(CloseReason::Tls),
+        };
     }
-
-    fn open_window(&mut self, now: Now, exchange: &mut Exchange) {
-        exchange.window_began_at = exchange.bytes_sent;
-        self.deadline = window_end(now, exchange.until, &self.config);
-    }
-
-    /// All but the tail has been taken by the socket: ask for the rest.
-    fn claim(&mut self, now: Now) {
-        let state = std::mem::replace(&mut self.state, State::Receiving(None));
-        let State::Responding(mut exchange, Some(stream)) = state else { return };
-        exchange.query = stream.hold.map(|(token, _)| Query::Claim { token });
-        self.queries = self.queries.wrapping_add(1);
-        self.deadline = now.instant + self.config.answer_timeout;
-        self.state = State::Claiming(exchange, stream);
-    }
-
-    /// The whole answer has been taken by the socket.
-    fn complete(&mut self, now: Now) {
-        let state = std::mem::replace(&mut self.state, State::Receiving(None));
-        let State::Responding(mut exchange, _) = state else { return };
-        exchange.end(now, None);
-        let refused = matches!(exchange.report, Some(Report { status: 400.., .. }));
-        let close = exchange.close || self.shutdown;
-        // An empty buffer stays with its exchange, for the next request that comes in pieces.
-        let is_ahead = !exchange.input.is_empty();
-        let rest = if is_ahead { std::mem::take(&mut exchange.input) } else { Vec::new() };
-        self.keep_ended(exchange);
-        if close {
-            let reason = match (self.shutdown, refused) {
-                (true, _) => CloseReason::Shutdown,
-                (false, true) => CloseReason::Refused,
-                (false, false) => CloseReason::Peer,
-            };
-            return self.linger(now, reason);
-        }
-        self.deadline = now.instant + self.config.idle_timeout;
-        let is_ahead = is_ahead && rest != b"\r";
-        self.pipelined = if is_ahead { self.pipelined.saturating_add(1) } else { 0 };
-        if !rest.is_empty() {
-            self.handle_input(now, &rest);
-        }
-        if self.eof && matches!(self.state, State::Receiving(_)) {
-            self.close(now, CloseReason::Peer, None);
-        }
-    }
-
-    fn linger(&mut self, now: Now, reason: CloseReason) {
-        if self.eof {
-            return self.close(now, reason, None);
-        }
-        self.deadline = now.instant + self.config.linger_timeout;
-        self.state = State::Lingering { bytes_left: self.config.linger_bytes_max, reason };
-    }
-
-    /// Ends everything; an exchange under way is reported with `cut_short`.
-    fn close(&mut self, now: Now, reason: CloseReason, cut_short: Option<Outcome>) {
-        if matches!(self.state, State::Closed(_)) {
-            return;
-        }
-        match std::mem::replace(&mut self.state, State::Closed(reason)) {
-            State::Asking(mut exchange)
-            | State::Responding(mut exchange, _)
-            | State::Claiming(mut exchange, _) => {
-                exchange.end(now, cut_short);
-                self.keep_ended(exchange);
-            }
-            State::Receiving(Some(exchange)) => self.config.spare.put(exchange),
-            State::Receiving(None) | State::Lingering { .. } | State::Closed(_) => {}
-        }
-    }
-
-    fn keep_ended(&mut self, exchange: Box<Exchange>) {
-        if let Some(older) = self.ended.replace(exchange) {
-            self.config.spare.put(older);
-        }
-    }
-
-    /// What is being sent: an exchange's bytes, then an image.
-    fn sending(&self) -> Option<(&Exchange, Option<&Stream<I>>)> {
-        match &self.state {
-            State::Receiving(Some(exchange)) | State::Asking(exchange) => Some((exchange, None)),
-            State::Responding(exchange, stream) => Some((exchange, stream.as_deref())),
-            State::Receiving(None)
-            | State::Claiming(..)
-            | State::Lingering { .. }
-            | State::Closed(_) => None,
-        }
-    }
+    buffers.put(memory);
+    sealed
 }
 
 impl<I> std::fmt::Debug for Connection<I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("state", &self.state.name()).finish_non_exhaustive()
+        f.debug_struct("Connection").field("state", &self.machine.state()).finish_non_exhaustive()
     }
 }
 
-fn window_end(now: Now, until: Option<Instant>, config: &Config) -> Instant {
-    let end = now.instant + config.send_window;
-    until.map_or(end, |until| until.min(end))
-}
-
-/// Beyond this a driver that ignores `wants_read` is not followed any further.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
+/// The plaintext of a whole record.
+const RECORD_BYTES: usize = 16 * 1024;
+/// Once so many bytes of ciphertext wait, no further record is sealed.
+const BATCH_BYTES: usize = 16 * 1024;

@@ -106,6 +106,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod buffers;
 pub mod config;
 pub mod connection;
 mod digits;
@@ -113,11 +114,19 @@ mod exchange;
 mod http;
 pub mod id;
 mod json;
+mod legible;
+mod machine;
 mod now;
 pub mod query;
 pub mod report;
+mod security;
 mod state;
 pub mod tally;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls/absent.rs"]
+mod tls;
 pub mod transmit;
 pub mod update;
 
@@ -125,11 +134,13 @@ pub use api::no_room;
 pub use config::{Config, StatusMode};
 pub use connection::Connection;
 pub use id::{Alias, ApiKey, DeviceId, Mac, OwnerId, ReleaseId, Token};
+pub use legible::Legible;
 pub use now::Now;
 pub use query::{
     Answer, CheckIn, Device, DeviceStanding, Grant, Identify, KeyStanding, Kind, Offer, Offered,
     Query, QueryId, Record, Recorded, Redemption, Release, Standing,
 };
-pub use report::{CloseReason, Endpoint, Outcome, Refusal, Report};
+pub use report::{CloseReason, Endpoint, Handshake, Outcome, Refusal, Report, TlsFailure};
+pub use security::Security;
 pub use tally::{Counters, Tally};
 pub use transmit::Transmit;

@@ -37,6 +37,43 @@ pub enum CloseReason {
     Unclaimed,
     /// [`crate::Connection::handle_shutdown`].
     Shutdown,
+    /// TLS failed, in the handshake or later.
+    Tls,
+    /// The bytes of an image could not be read any more.
+    Torn,
+}
+
+/// What became of a TLS handshake. Taken with [`crate::Connection::poll_handshake`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Handshake {
+    /// A new session: the peer was shown the certificate.
+    Full,
+    /// A session of before, by its id or a ticket.
+    Resumed,
+    /// A device asked whether records may be small, was told that they may, and goes away to come
+    /// back for more (docs/wire.md 2.5).
+    Probed,
+    /// There is none, and why.
+    Failed(TlsFailure),
+}
+
+/// Why a TLS handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsFailure {
+    /// No version, cipher suite, group or signature scheme that both sides have: old devices.
+    NothingInCommon,
+    /// The peer said with an alert that it will not: mostly because of the certificate.
+    PeerRefused,
+    /// The peer's certificate is missing or not good.
+    NotTrusted,
+    /// What came is no TLS, or breaks its rules.
+    Malformed,
+    /// HTTP without TLS; it was answered 400.
+    PlainHttp,
+    /// The peer went away in the middle.
+    Abandoned,
+    /// It took longer than [`crate::Config::handshake_timeout`].
+    TimedOut,
 }
 
 /// Where a request went.
@@ -95,6 +132,8 @@ pub enum Refusal {
     NoRoute,
     /// HTTP syntax or framing.
     Malformed,
+    /// HTTP without TLS where TLS is spoken.
+    NotTls,
     /// A limit of [`crate::Config`] was exceeded.
     TooLarge,
     /// The request did not arrive in time.
@@ -121,8 +160,42 @@ pub enum Refusal {
 
 impl CloseReason {
     /// Every reason, each at its own number (`reason as usize`).
-    pub const ALL: [Self; 6] =
-        [Self::Peer, Self::Idle, Self::Slow, Self::Refused, Self::Unclaimed, Self::Shutdown];
+    pub const ALL: [Self; 8] = [
+        Self::Peer,
+        Self::Idle,
+        Self::Slow,
+        Self::Refused,
+        Self::Unclaimed,
+        Self::Shutdown,
+        Self::Tls,
+        Self::Torn,
+    ];
+}
+
+impl Handshake {
+    /// Every one, in their order; failures last.
+    pub const ALL: [Self; 10] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Probed,
+        Self::Failed(TlsFailure::NothingInCommon),
+        Self::Failed(TlsFailure::PeerRefused),
+        Self::Failed(TlsFailure::NotTrusted),
+        Self::Failed(TlsFailure::Malformed),
+        Self::Failed(TlsFailure::PlainHttp),
+        Self::Failed(TlsFailure::Abandoned),
+        Self::Failed(TlsFailure::TimedOut),
+    ];
+
+    /// Where it stands in [`Handshake::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Full => 0,
+            Self::Resumed => 1,
+            Self::Probed => 2,
+            Self::Failed(failure) => 3 + failure as usize,
+        }
+    }
 }
 
 impl Endpoint {
@@ -140,7 +213,7 @@ impl Endpoint {
 
 impl Outcome {
     /// Every outcome, in their order; refusals last.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Registered,
         Self::Current,
         Self::Offered,
@@ -154,6 +227,7 @@ impl Outcome {
         Self::Unclaimed,
         Self::Refused(Refusal::NoRoute),
         Self::Refused(Refusal::Malformed),
+        Self::Refused(Refusal::NotTls),
         Self::Refused(Refusal::TooLarge),
         Self::Refused(Refusal::TooSlow),
         Self::Refused(Refusal::BadBody),
@@ -202,5 +276,8 @@ mod tests {
             assert_eq!(outcome.index(), index);
         }
         assert!(Outcome::ALL.is_sorted());
+        for (index, handshake) in Handshake::ALL.into_iter().enumerate() {
+            assert_eq!(handshake.index(), index);
+        }
     }
 }

@@ -20,7 +20,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::report::{CloseReason, Endpoint, Outcome, Report};
+use crate::report::{CloseReason, Endpoint, Handshake, Outcome, Report};
 
 /// What one thread counts.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub struct Tally {
     pub bytes_sent: Count,
     answers: [Count; Counters::LATENCIES],
     closed: [Count; CloseReason::ALL.len()],
+    handshakes: [Count; Handshake::ALL.len()],
     requests: [Count; REQUESTS],
 }
 
@@ -81,6 +82,7 @@ pub struct Counters {
     /// does within the usual [`crate::Config::answer_timeout`].
     pub answers: [u64; Self::LATENCIES],
     closed: [u64; CloseReason::ALL.len()],
+    handshakes: [u64; Handshake::ALL.len()],
     requests: Vec<u64>,
 }
 
@@ -113,6 +115,7 @@ impl Tally {
             bytes_sent: Count::ZERO,
             answers: [const { Count::ZERO }; _],
             closed: [const { Count::ZERO }; _],
+            handshakes: [const { Count::ZERO }; _],
             requests: [const { Count::ZERO }; _],
         }
     }
@@ -129,6 +132,11 @@ impl Tally {
     /// [`Tally::broken`], nor with a panic.
     pub fn closed(&self, reason: CloseReason) {
         self.closed[reason as usize].add(1);
+    }
+
+    /// A TLS handshake ended.
+    pub fn handshake(&self, handshake: Handshake) {
+        self.handshakes[handshake.index()].add(1);
     }
 
     /// A request ended.
@@ -184,6 +192,7 @@ impl Counters {
             .into_iter()
             .chain(sum.answers.iter_mut().zip(&tally.answers))
             .chain(sum.closed.iter_mut().zip(&tally.closed))
+            .chain(sum.handshakes.iter_mut().zip(&tally.handshakes))
             .chain(sum.requests.iter_mut().zip(&tally.requests))
             {
                 *total += count.read();
@@ -203,6 +212,11 @@ impl Counters {
     /// Every reason with its number of connections, for a page of metrics.
     pub fn closed_by_reason(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         CloseReason::ALL.into_iter().zip(self.closed)
+    }
+
+    /// Every outcome of a TLS handshake with its number, for a page of metrics.
+    pub fn handshakes(&self) -> impl Iterator<Item = (Handshake, u64)> {
+        Handshake::ALL.into_iter().zip(self.handshakes)
     }
 
     /// Requests by endpoint, outcome and class of status, without those that never happened.
@@ -259,6 +273,14 @@ mod tests {
         let sum = Counters::sum([&tally]);
         assert!(sum.closed_by_reason().eq(CloseReason::ALL.map(|reason| (reason, 1))));
         assert!(CloseReason::ALL.iter().all(|reason| sum.closed(*reason) == 1));
+    }
+
+    #[test]
+    fn every_outcome_of_a_handshake_has_a_counter_of_its_own() {
+        let tally = Tally::new();
+        Handshake::ALL.into_iter().for_each(|handshake| tally.handshake(handshake));
+        let sum = Counters::sum([&tally]);
+        assert!(sum.handshakes().eq(Handshake::ALL.map(|handshake| (handshake, 1))));
     }
 
     #[test]

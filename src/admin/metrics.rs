@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use otter_protocol::{CloseReason, Counters, Endpoint, Outcome, Refusal};
+use otter_protocol::{CloseReason, Counters, Endpoint, Handshake, Outcome, Refusal, TlsFailure};
 use otter_store::{Buckets, RedisStats, StoreStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -153,6 +153,7 @@ fn of_devices(counters: &Counters) -> Vec<Family> {
             *refusals.entry(refusal(reason)).or_default() += group.count;
         }
     }
+    let handshakes = counters.handshakes().map(|(result, n)| (handshake(result), n));
     let closed = counters.closed_by_reason().map(|(reason, n)| (close_reason(reason), n));
     vec![
         labelled("check_ins", "Check-ins by what became of them", "outcome", check_ins),
@@ -180,6 +181,7 @@ fn of_devices(counters: &Counters) -> Vec<Family> {
         counter("connections_broken", "Connections that ended with an error", counters.broken),
         counter("connections_panicked", "Connections that ended with a bug", counters.panicked),
         labelled("connections_closed", "Connections that ended, by reason", "reason", closed),
+        labelled("tls_handshakes", "TLS handshakes by their result", "result", handshakes),
         counter(
             "accept_pauses",
             "Times that accepting paused for want of descriptors or memory",
@@ -331,7 +333,24 @@ fn close_reason(reason: CloseReason) -> &'static str {
         CloseReason::Refused => "refused",
         CloseReason::Unclaimed => "unclaimed",
         CloseReason::Shutdown => "shutdown",
+        CloseReason::Tls => "tls",
+        CloseReason::Torn => "torn",
         _ => "other",
+    }
+}
+
+fn handshake(result: Handshake) -> &'static str {
+    match result {
+        Handshake::Full => "full",
+        Handshake::Resumed => "resumed",
+        Handshake::Probed => "probed",
+        Handshake::Failed(TlsFailure::NothingInCommon) => "nothing_in_common",
+        Handshake::Failed(TlsFailure::PeerRefused) => "peer_refused",
+        Handshake::Failed(TlsFailure::NotTrusted) => "not_trusted",
+        Handshake::Failed(TlsFailure::Malformed) => "malformed",
+        Handshake::Failed(TlsFailure::PlainHttp) => "plain_http",
+        Handshake::Failed(TlsFailure::Abandoned) => "abandoned",
+        Handshake::Failed(TlsFailure::TimedOut) => "timed_out",
     }
 }
 
@@ -350,9 +369,10 @@ const PREFIX: &str = "otter";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Shown from the start, so that a rate can be taken of the first one, too.
 const CHECK_IN_OUTCOMES: [&str; 5] = ["registered", "current", "offered", "held_back", "refused"];
-const REFUSALS: [(Refusal, &str); 13] = [
+const REFUSALS: [(Refusal, &str); 14] = [
     (Refusal::NoRoute, "no_route"),
     (Refusal::Malformed, "malformed"),
+    (Refusal::NotTls, "not_tls"),
     (Refusal::TooLarge, "too_large"),
     (Refusal::TooSlow, "too_slow"),
     (Refusal::BadBody, "bad_body"),

@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 
 use memmap2::{Mmap, MmapOptions};
+use otter_protocol::Legible;
 use rustix::fs::FileType;
 
 /// One open read-only file, mapped once, shared by reference count.
@@ -109,6 +110,14 @@ impl Image {
 impl AsRef<[u8]> for Image {
     fn as_ref(&self) -> &[u8] {
         &self.0.map
+    }
+}
+
+impl Legible for Image {
+    /// From the file, never from the mapping: `SIGBUS` is no error that one connection can have.
+    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let n = rustix::io::pread(&self.0.file, &mut *buffer, offset)?;
+        Ok(&buffer[..n])
     }
 }
 

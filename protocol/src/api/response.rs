@@ -118,6 +118,9 @@ impl<I> Response<I> {
     /// HTTP itself was violated: the connection cannot be trusted any further.
     pub(crate) fn violation(refused: crate::http::Refused) -> Self {
         let text = match refused.status.code() {
+            400 if refused.refusal == Refusal::NotTls => {
+                r#"{"success":false,"response":"https_required"}"#
+            }
             408 => r#"{"success":false,"response":"timeout"}"#,
             413 => r#"{"success":false,"response":"too_large"}"#,
             414 => r#"{"success":false,"response":"uri_too_long"}"#,

@@ -1,0 +1,395 @@
+//! TLS beneath HTTP: ciphertext to plaintext and back, by rustls' unbuffered interface. Knows
+//! nothing of HTTP; `connection.rs` joins the two.
+//!
+//! What is kept per connection: rustls' own state; of what was received, the part of a record that
+//! is not whole yet; of what is to be sent, one batch of sealed records until the socket has taken
+//! it. An idle connection has no buffer.
+
+mod hello;
+
+use std::sync::Arc;
+
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
+use rustls::{Error, HandshakeKind, ServerConfig};
+
+use crate::buffers::Buffers;
+use crate::report::{Handshake, TlsFailure};
+use crate::tls::hello::Hello;
+
+/// The TLS of one connection.
+pub(crate) struct Tls {
+    stage: Stage,
+    /// Ciphertext that was received and is not a whole record yet.
+    input: Vec<u8>,
+    /// Ciphertext to be sent: `output[sent..filled]`.
+    output: Vec<u8>,
+    sent: usize,
+    filled: usize,
+    /// Bytes of plaintext in `output`, and how many of them have left.
+    sealed: usize,
+    left: usize,
+    /// What became of the handshake, until it is told.
+    handshake: Option<Handshake>,
+}
+
+enum Stage {
+    /// No ClientHello yet: nothing has cost anything.
+    Hello(Arc<ServerConfig>),
+    /// A device that probes has its answer; it goes away with it.
+    Probed,
+    /// `true` from the end of the handshake on.
+    Begun(Box<UnbufferedServerConnection>, bool),
+    /// We have nothing more to say.
+    Over,
+}
+
+/// What came out of ciphertext.
+pub(crate) enum Received<'a> {
+    /// The handshake is done.
+    Opened,
+    /// What the peer sent.
+    Plain(&'a [u8]),
+    /// The peer sends nothing more; it may still read.
+    Eof,
+    /// It goes no further. [`Tls::pending`] may have an alert that says why.
+    Failed,
+    /// The peer has what it came for.
+    Probed,
+    /// This is HTTP without TLS.
+    Http,
+}
+
+impl Tls {
+    pub(crate) fn new(config: Arc<ServerConfig>) -> Self {
+        Self {
+            stage: Stage::Hello(config),
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            filled: 0,
+            sealed: 0,
+            left: 0,
+            handshake: None,
+        }
+    }
+
+    /// Takes ciphertext and tells what came of it.
+    pub(crate) fn receive(
+        &mut self,
+        bytes: &[u8],
+        buffers: &Buffers,
+        mut tell: impl FnMut(Received<'_>),
+    ) {
+        match self.stage {
+            Stage::Hello(_) => {
+                self.input.extend_from_slice(bytes);
+                self.greet(buffers, &mut tell);
+            }
+            Stage::Begun(..) if self.needs_more_than(bytes.len()) => {
+                self.input.extend_from_slice(bytes);
+            }
+            Stage::Begun(..) => {
+                let mut memory = buffers.take();
+                let (kept, len) = (self.input.len(), self.input.len() + bytes.len());
+                memory.resize(memory.len().max(len), 0);
+                memory[..kept].copy_from_slice(&self.input);
+                memory[kept..len].copy_from_slice(bytes);
+                let used = self.open(&mut memory[..len], buffers, &mut tell);
+                // Most often nothing is left, and nothing is kept.
+                self.input = memory[used..len].to_vec();
+                buffers.put(memory);
+            }
+            Stage::Probed => tell(Received::Probed),
+            Stage::Over => {}
+        }
+    }
+
+    /// Seals plaintext behind what is pending. `None`: it cannot be sent any more.
+    pub(crate) fn seal(&mut self, plain: &[u8], buffers: &Buffers) -> Option<()> {
+        let Stage::Begun(connection, true) = &mut self.stage else { return None };
+        let output = &mut Output::new(&mut self.output, &mut self.filled, buffers);
+        loop {
+            match connection.process_tls_records(&mut self.input).state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    output.write(|room| traffic.encrypt(plain, room))?;
+                    self.sealed += plain.len();
+                    return Some(());
+                }
+                Ok(ConnectionState::EncodeTlsData(mut chunk)) => {
+                    output.write(|room| chunk.encode(room));
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                Ok(_) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Says once that nothing more will follow.
+    pub(crate) fn finish(&mut self, buffers: &Buffers) {
+        if let Stage::Begun(connection, true) = &mut self.stage
+            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+                connection.process_tls_records(&mut self.input).state
+        {
+            let output = &mut Output::new(&mut self.output, &mut self.filled, buffers);
+            output.write(|room| traffic.queue_close_notify(room));
+        }
+        self.end();
+    }
+
+    /// Ends without a word, so that what has left cannot pass for the whole.
+    pub(crate) fn silence(&mut self, buffers: &Buffers) {
+        self.end();
+        self.sent = self.filled;
+        self.advance(0, buffers);
+    }
+
+    /// Ciphertext to be sent.
+    pub(crate) fn pending(&self) -> &[u8] {
+        &self.output[self.sent..self.filled]
+    }
+
+    /// The socket took `n` of the pending bytes. Returns how many bytes of plaintext that makes:
+    /// all of them only once all has left, and until then a share that is not too large.
+    pub(crate) fn advance(&mut self, n: usize, buffers: &Buffers) -> usize {
+        assert!(n <= self.pending().len(), "more was sent than was shown");
+        self.sent += n;
+        if self.sent < self.filled {
+            let left = self.sealed * self.sent / self.filled;
+            return left - std::mem::replace(&mut self.left, left);
+        }
+        let rest = self.sealed - self.left;
+        (self.sent, self.filled, self.sealed, self.left) = (0, 0, 0, 0);
+        buffers.put(std::mem::take(&mut self.output));
+        rest
+    }
+
+    /// What was sealed is owed to nobody any more, but leaves.
+    pub(crate) fn disown(&mut self) {
+        (self.sealed, self.left) = (0, 0);
+    }
+
+    /// Is the handshake still to be done, or under way?
+    pub(crate) fn is_handshaking(&self) -> bool {
+        matches!(self.stage, Stage::Hello(_) | Stage::Begun(_, false))
+    }
+
+    /// May plaintext be sealed?
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Begun(_, true))
+    }
+
+    /// What became of the handshake, once.
+    pub(crate) fn poll_handshake(&mut self) -> Option<Handshake> {
+        self.handshake.take()
+    }
+
+    /// The handshake failed for a reason that does not show in what was received.
+    pub(crate) fn give_up(&mut self, failure: TlsFailure) {
+        let is_begun = !matches!(self.stage, Stage::Hello(_)) || !self.input.is_empty();
+        if self.is_handshaking() && (is_begun || failure == TlsFailure::TimedOut) {
+            self.handshake = Some(Handshake::Failed(failure));
+        }
+        self.end();
+    }
+
+    /// Looks at the first bytes; begins once they are a whole ClientHello.
+    fn greet(&mut self, buffers: &Buffers, tell: &mut impl FnMut(Received<'_>)) {
+        let fragment_max = match hello::look(&self.input) {
+            Hello::Partial => return,
+            Hello::Http => {
+                self.handshake = Some(Handshake::Failed(TlsFailure::PlainHttp));
+                self.end();
+                return tell(Received::Http);
+            }
+            Hello::Probe(answer) => {
+                self.handshake = Some(Handshake::Probed);
+                (self.stage, self.input) = (Stage::Probed, Vec::new());
+                (self.filled, self.output) = (answer.len(), answer);
+                return;
+            }
+            Hello::Whole(fragment_max) => fragment_max,
+            Hello::Strange => None,
+        };
+        let Stage::Hello(config) = std::mem::replace(&mut self.stage, Stage::Over) else { return };
+        match UnbufferedServerConnection::new(fitting(config, fragment_max)) {
+            Ok(connection) => {
+                self.stage = Stage::Begun(Box::new(connection), false);
+                let mut input = std::mem::take(&mut self.input);
+                let used = self.open(&mut input, buffers, tell);
+                self.input = input.split_off(used);
+            }
+            Err(error) => {
+                self.handshake = Some(Handshake::Failed(failure_of(&error)));
+                self.end();
+                tell(Received::Failed);
+            }
+        }
+    }
+
+    /// Opens the records in `input`, and answers what the handshake asks. Returns how many bytes
+    /// are done with.
+    fn open(
+        &mut self,
+        input: &mut [u8],
+        buffers: &Buffers,
+        tell: &mut impl FnMut(Received<'_>),
+    ) -> usize {
+        let Stage::Begun(connection, is_open) = &mut self.stage else { return input.len() };
+        let output = &mut Output::new(&mut self.output, &mut self.filled, buffers);
+        let (mut used, was_open) = (0, *is_open);
+        let failure = loop {
+            let UnbufferedStatus { discard, state, .. } =
+                connection.process_tls_records(&mut input[used..]);
+            used += discard;
+            let is_blocked = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    if !std::mem::replace(is_open, true) {
+                        tell(Received::Opened);
+                    }
+                    while let Some(Ok(record)) = traffic.next_record() {
+                        used += record.discard;
+                        tell(Received::Plain(record.payload));
+                    }
+                    false
+                }
+                Ok(ConnectionState::EncodeTlsData(mut chunk)) => {
+                    output.write(|room| chunk.encode(room));
+                    false
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                    transmit.done();
+                    false
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    tell(Received::Eof);
+                    false
+                }
+                Ok(_) => true,
+                Err(error) => break Some(error),
+            };
+            if !connection.is_handshaking() && !std::mem::replace(is_open, true) {
+                tell(Received::Opened);
+            }
+            if is_blocked {
+                break None;
+            }
+        };
+        if *is_open && !was_open {
+            let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+            self.handshake = Some(if is_resumed { Handshake::Resumed } else { Handshake::Full });
+        }
+        let Some(error) = failure else { return used };
+        // Whatever it has to say to the peer about it.
+        while let Ok(ConnectionState::EncodeTlsData(mut chunk)) =
+            connection.process_tls_records(&mut []).state
+        {
+            output.write(|room| chunk.encode(room));
+        }
+        if !*is_open {
+            self.handshake = Some(Handshake::Failed(failure_of(&error)));
+        }
+        self.end();
+        tell(Received::Failed);
+        input.len()
+    }
+
+    /// Must more bytes come than these before there is a whole record?
+    fn needs_more_than(&self, bytes: usize) -> bool {
+        let [_, _, _, high, low, ..] = *self.input else { return false };
+        let whole = 5 + usize::from(u16::from_be_bytes([high, low]));
+        self.input.len() + bytes < whole.min(INPUT_BYTES_MAX)
+    }
+
+    fn end(&mut self) {
+        (self.stage, self.input) = (Stage::Over, Vec::new());
+    }
+}
+
+/// Where ciphertext goes.
+struct Output<'a> {
+    memory: &'a mut Vec<u8>,
+    filled: &'a mut usize,
+    buffers: &'a Buffers,
+}
+
+impl<'a> Output<'a> {
+    fn new(memory: &'a mut Vec<u8>, filled: &'a mut usize, buffers: &'a Buffers) -> Self {
+        Self { memory, filled, buffers }
+    }
+
+    /// Lets `encode` write behind what is there, and gives it more room if it says so. `None`: it
+    /// will not, with any room.
+    fn write<E: Into<Lack>>(
+        &mut self,
+        mut encode: impl FnMut(&mut [u8]) -> Result<usize, E>,
+    ) -> Option<()> {
+        if self.memory.is_empty() {
+            *self.memory = self.buffers.take();
+        }
+        loop {
+            match encode(&mut self.memory[*self.filled..]).map_err(Into::into) {
+                Ok(n) => {
+                    *self.filled += n;
+                    return Some(());
+                }
+                Err(Lack(Some(bytes))) => self.memory.resize(*self.filled + bytes, 0),
+                Err(Lack(None)) => return None,
+            }
+        }
+    }
+}
+
+/// How much room it would need, if that is what it lacks.
+struct Lack(Option<usize>);
+
+impl From<EncodeError> for Lack {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                Self(Some(required_size))
+            }
+            EncodeError::AlreadyEncoded => Self(None),
+        }
+    }
+}
+
+impl From<EncryptError> for Lack {
+    fn from(error: EncryptError) -> Self {
+        match error {
+            EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                Self(Some(required_size))
+            }
+            EncryptError::EncryptExhausted => Self(None),
+        }
+    }
+}
+
+/// The settings for a peer that takes at most so many bytes in a record. rustls does not answer
+/// max_fragment_length, and counts the five bytes of a record's header.
+fn fitting(config: Arc<ServerConfig>, fragment_max: Option<u16>) -> Arc<ServerConfig> {
+    let wanted = fragment_max.map(|bytes| usize::from(bytes) + 5);
+    match wanted.filter(|wanted| config.max_fragment_size.is_none_or(|ours| ours > *wanted)) {
+        Some(wanted) => {
+            let mut config = ServerConfig::clone(&config);
+            config.max_fragment_size = Some(wanted);
+            Arc::new(config)
+        }
+        None => config,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "most errors are a peer that breaks the rules")]
+fn failure_of(error: &Error) -> TlsFailure {
+    match error {
+        Error::PeerIncompatible(_) => TlsFailure::NothingInCommon,
+        Error::AlertReceived(_) => TlsFailure::PeerRefused,
+        Error::NoCertificatesPresented | Error::InvalidCertificate(_) => TlsFailure::NotTrusted,
+        _ => TlsFailure::Malformed,
+    }
+}
+
+/// More than a record has, but for a first message in pieces, whose end TLS judges.
+const INPUT_BYTES_MAX: usize = 5 + 16384 + 2048;
