@@ -216,21 +216,35 @@ impl Bench {
                 entries.push(side.entry(terms, certificate, side.check_in(Then::Reconnect), 8)?);
             }
         }
+        for side in ecdsa.iter().flatten() {
+            let job = side.check_in(Then::Reconnect);
+            let loader = SecureLoader::plain(side.server.address(), job, 8)?;
+            entries.push(Entry { side, loader });
+        }
         cpu::pin(std::process::id(), LOAD_CPU)?;
         let rounds = turns(&mut entries, self.rounds(24), Entry::us_per_answer)?;
-        let pairs = self.pairs(&rounds);
+        let mut pairs = self.pairs(&rounds);
+        let plain = pairs.pop().context("the last ones")?;
         head(out, "CPU us per check-in, from connect to close", NAMES)?;
         for ((what, _, goal), pair) in kinds.iter().zip(&pairs) {
             row(out, what, pair, *goal)?;
         }
+        row(out, "the same over plain HTTP", &plain, None)?;
+        let resumed = [
+            ("TLS 1.3, by ticket", [1, 0], None),
+            ("TLS 1.2, by session id", [3, 2], Some(RESUMED)),
+            ("TLS 1.2, by ticket", [4, 2], Some(RESUMED)),
+        ];
         for (who, name) in NAMES.into_iter().enumerate() {
-            let of = |place: usize| pairs[place][who].clone();
-            if of(0).is_some() {
-                let goal = (who == 0).then_some(RESUMED);
-                head(out, &format!("CPU us of {name}, resumed beside full"), ["resumed", "full"])?;
-                row(out, "TLS 1.3, by ticket", &[of(1), of(0)], None)?;
-                row(out, "TLS 1.2, by session id", &[of(3), of(2)], goal)?;
-                row(out, "TLS 1.2, by ticket", &[of(4), of(2)], goal)?;
+            let Some(plain) = &plain[who] else { continue };
+            head(out, &format!("CPU us of {name}, resumed beside full"), ["resumed", "full"])?;
+            for (what, places, goal) in resumed {
+                let whole = places.map(|place| pairs[place][who].clone());
+                let goal = goal.filter(|_| who == 0);
+                row(out, what, &whole, goal)?;
+                // What TLS adds: the kernel's work for a connection is the same in both.
+                let added = whole.map(|whole| whole.map(|whole| difference(&whole, plain)));
+                row(out, "  what TLS adds to plain HTTP", &added, goal)?;
             }
         }
         Ok(())
@@ -427,6 +441,10 @@ impl Cost {
     fn cpus(&self, ns: f64) -> f64 {
         ns / 1e9 / self.seconds
     }
+}
+
+fn difference(these: &[f64], those: &[f64]) -> Vec<f64> {
+    these.iter().zip(those).map(|(this, that)| this - that).collect()
 }
 
 fn head(out: &mut impl Write, what: &str, [ours, theirs]: [&str; 2]) -> Result<()> {

@@ -53,7 +53,8 @@ pub struct SecureLoader {
     poll: Poll,
     address: SocketAddr,
     job: Job,
-    resumption: Resume,
+    /// `None` without TLS.
+    resumption: Option<Resume>,
     clients: Vec<Client>,
     kept: Vec<TcpStream>,
     /// The bytes of an answer's body: those of the first one, then of each.
@@ -61,7 +62,8 @@ pub struct SecureLoader {
 }
 
 struct Client {
-    config: Arc<ClientConfig>,
+    /// `None` without TLS.
+    config: Option<Arc<ClientConfig>>,
     /// Whether the server has given it something to come back with.
     is_known: bool,
     /// Whether its handshake is not looked at yet.
@@ -83,8 +85,8 @@ struct Answer {
 }
 
 impl SecureLoader {
-    /// So many clients, which are not connected yet. Each has a memory of its own for what it
-    /// may come back with.
+    /// So many clients of TLS, which are not connected yet. Each has a memory of its own for what
+    /// it may come back with.
     ///
     /// # Errors
     /// If the terms or the certificate are bad, or the process has no descriptor left.
@@ -95,10 +97,26 @@ impl SecureLoader {
         job: Job,
         clients: usize,
     ) -> Result<Self> {
-        let poll = Poll::new()?;
-        let client = |_| Ok(Client::new(terms.client(certificate)?));
+        let client = |_| Ok(Client::new(Some(terms.client(certificate)?)));
         let clients = (0..clients).map(client).collect::<Result<_>>()?;
-        let resumption = terms.resumption;
+        Self::of(address, Some(terms.resumption), job, clients)
+    }
+
+    /// The same without TLS.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn plain(address: SocketAddr, job: Job, clients: usize) -> Result<Self> {
+        Self::of(address, None, job, (0..clients).map(|_| Client::new(None)).collect())
+    }
+
+    fn of(
+        address: SocketAddr,
+        resumption: Option<Resume>,
+        job: Job,
+        clients: Vec<Client>,
+    ) -> Result<Self> {
+        let poll = Poll::new()?;
         Ok(Self { poll, address, job, resumption, clients, kept: Vec::new(), body_bytes: None })
     }
 
@@ -108,13 +126,13 @@ impl SecureLoader {
     /// # Errors
     /// As [`Self::run`].
     pub fn introduce(&mut self) -> Result<()> {
-        if self.resumption == Resume::Never {
+        let Some(resumption) = self.resumption.filter(|how| *how != Resume::Never) else {
             return Ok(());
-        }
+        };
         for client in &mut self.clients {
-            let mut config = ClientConfig::clone(&client.config);
-            config.resumption = self.resumption.memory();
-            (client.config, client.is_known) = (Arc::new(config), false);
+            let mut config = client.config.as_deref().context("resumption is TLS")?.clone();
+            config.resumption = resumption.memory();
+            (client.config, client.is_known) = (Some(Arc::new(config)), false);
         }
         self.run(Until::Sent(self.clients.len() as u64)).map(drop)
     }
@@ -207,8 +225,8 @@ impl SecureLoader {
         if *self.body_bytes.get_or_insert(bytes) != bytes {
             bail!("a body of another length: {}", answer.text());
         }
-        if client.is_new {
-            let is_resumed = client.is_known && self.resumption != Resume::Never;
+        if let (true, Some(resumption)) = (client.is_new, self.resumption) {
+            let is_resumed = client.is_known && resumption != Resume::Never;
             let must = if is_resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
             if session.handshake_kind() != Some(must) {
                 bail!("a handshake was {:?}, not {must:?}", session.handshake_kind());
@@ -227,7 +245,7 @@ impl SecureLoader {
 }
 
 impl Client {
-    fn new(config: Arc<ClientConfig>) -> Self {
+    fn new(config: Option<Arc<ClientConfig>>) -> Self {
         Self {
             config,
             is_known: false,
@@ -240,7 +258,7 @@ impl Client {
     }
 
     fn connect(&mut self, address: SocketAddr, registry: &Registry, token: Token) -> Result<()> {
-        let session = Session::new(&self.config, std::mem::take(&mut self.buffers))?;
+        let session = Session::new(self.config.as_ref(), std::mem::take(&mut self.buffers))?;
         let mut stream = TcpStream::connect(address).context("cannot connect")?;
         stream.set_nodelay(true)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;

@@ -1,4 +1,4 @@
-//! The client's side of one TLS connection, over a socket that does not block.
+//! The client's side of one connection, over a socket that does not block.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use rustls::{ClientConfig, HandshakeKind};
 
 use super::NAME;
 
-/// A connection of rustls with the buffers it needs.
+/// A connection of rustls with the buffers it needs, or one without TLS.
 pub(super) struct Session {
-    tls: UnbufferedClientConnection,
+    tls: Option<UnbufferedClientConnection>,
     buffers: Buffers,
     /// What is encrypted as soon as that is possible.
     unsaid: Vec<u8>,
@@ -41,8 +41,11 @@ pub(super) enum Turn {
 }
 
 impl Session {
-    pub(super) fn new(config: &Arc<ClientConfig>, mut buffers: Buffers) -> Result<Self> {
-        let tls = UnbufferedClientConnection::new(Arc::clone(config), NAME.try_into()?)?;
+    /// Without a `config` there is no TLS.
+    pub(super) fn new(config: Option<&Arc<ClientConfig>>, mut buffers: Buffers) -> Result<Self> {
+        let name = NAME.try_into()?;
+        let client = |config| UnbufferedClientConnection::new(Arc::clone(config), name);
+        let tls = config.map(client).transpose()?;
         buffers.received.resize(RECEIVED_BYTES, 0);
         (buffers.start, buffers.end) = (0, 0);
         buffers.unsent.clear();
@@ -55,7 +58,7 @@ impl Session {
     }
 
     pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
-        self.tls.handshake_kind()
+        self.tls.as_ref().and_then(|tls| tls.handshake_kind())
     }
 
     pub(super) fn into_buffers(self) -> Buffers {
@@ -94,9 +97,14 @@ impl Session {
     fn process(&mut self, hear: &mut impl FnMut(&[u8]) -> Result<bool>) -> Result<bool> {
         let mut is_heard = false;
         let Buffers { received, start, end, unsent } = &mut self.buffers;
+        let Some(tls) = &mut self.tls else {
+            unsent.append(&mut self.unsaid);
+            let heard = &received[std::mem::replace(start, *end)..*end];
+            return if heard.is_empty() { Ok(false) } else { hear(heard) };
+        };
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
-                self.tls.process_tls_records(&mut received[*start..*end]);
+                tls.process_tls_records(&mut received[*start..*end]);
             let goes_on = match state? {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
