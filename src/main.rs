@@ -34,6 +34,7 @@ mod serve;
 mod shapes;
 mod socket;
 mod store;
+mod tls;
 mod tokio_server;
 mod upload;
 mod vet;

@@ -226,10 +226,19 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
     }
 
     pub(crate) fn poll_query(&mut self) -> Option<(QueryId, Query)> {
+        let exchange = self.asking()?;
+        exchange.query.take().map(|query| (QueryId(self.queries), query))
+    }
+
+    /// The query that nobody has taken yet.
+    pub(crate) fn open_query(&mut self) -> Option<(QueryId, &mut Query)> {
+        let id = QueryId(self.queries);
+        self.asking()?.query.as_mut().map(|query| (id, query))
+    }
+
+    fn asking(&mut self) -> Option<&mut Exchange> {
         match &mut self.state {
-            State::Asking(exchange) | State::Claiming(exchange, _) => {
-                exchange.query.take().map(|query| (QueryId(self.queries), query))
-            }
+            State::Asking(exchange) | State::Claiming(exchange, _) => Some(exchange),
             State::Receiving(_)
             | State::Responding(..)
             | State::Lingering { .. }
