@@ -166,8 +166,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
         self.exchange();
     }
 
-    /// Tells a peer what happened. Then it does all it can, unless that costs much and others are to
-    /// have their turn first.
+    /// Tells a peer what happened. Then it does all it can, unless that costs much and others are
+    /// to have their turn first.
     fn meet(&mut self, slot: u32, happened: impl FnOnce(&mut Peer<S::Image>, Now)) {
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
         happened(peer, self.scope.now);

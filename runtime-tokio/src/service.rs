@@ -36,7 +36,8 @@ use crate::peer::{Peer, Way};
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
 /// println!("devices may check in at {}", listener.local_addr()?);
 /// # service.shutdown(); // The example is over.
-/// serve(&service, listener, Security::Plain).await?; // ... until somebody calls `service.shutdown()`.
+/// // ... until somebody calls `service.shutdown()`:
+/// serve(&service, listener, Security::Plain).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -1,5 +1,5 @@
-//! What it costs to encrypt an image, with nothing around it: the core's TLS beside bare AES-128-GCM
-//! of ring.
+//! What it costs to encrypt an image, with nothing around it: the core's TLS beside bare
+//! AES-128-GCM of ring.
 //!
 //! ```text
 //! cargo run --release -p otter-benches --bin seal
