@@ -1,11 +1,12 @@
 //! The command line: what there is to say, and how it is explained.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use otter_protocol::{Alias, DeviceId, OwnerId, ReleaseId};
 
+use crate::cert;
+use crate::listen::{Listen, TlsListen};
 use crate::store::StoreChoice;
 
 /// A firmware update server for IoT devices that speak the THiNX protocol.
@@ -35,7 +36,8 @@ pub(crate) enum Command {
     /// Runs until SIGTERM or SIGINT, then lets transfers under way finish; a second signal exits
     /// at once.
     ///
-    /// When ready, prints one line on stdout: `ready http=<address> admin=<path of the socket>`.
+    /// When ready, prints one line on stdout: `ready http=<address> admin=<path of the socket>`,
+    /// with `https=<address>` after the first if there is TLS.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
     /// Owners: whom devices, keys and releases belong to
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     /// run again at any time.
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(Import),
+    /// Certificates: what devices are shown by TLS
+    #[command(subcommand, after_help = CERT_EXAMPLES)]
+    Cert(Cert),
     /// Play the whole story in a temporary directory: a server, and a device that updates itself
     #[command(after_help = DEMO_EXAMPLES)]
     Demo,
@@ -81,9 +86,21 @@ pub(crate) enum Command {
 /// What `serve` takes.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// Where devices connect; port 0 takes any free one [default: 0.0.0.0:7442]
-    #[arg(long, value_name = "ADDR", value_parser = address)]
-    pub(crate) listen: Option<SocketAddr>,
+    /// Where devices connect without TLS, or off; port 0 takes any free one [default: 0.0.0.0:7442]
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) listen: Option<Listen>,
+    /// Where devices connect by TLS, such as 0.0.0.0:7443; may be given several times
+    ///
+    /// After the address there may be options: `,max_fragment_size=512` (bytes of a record, to
+    /// 16384) for devices with small buffers, `,client_certificates=optional` or `required`.
+    #[arg(long, value_name = "ADDR[,OPTIONS]")]
+    pub(crate) tls_listen: Vec<TlsListen>,
+    /// A certificate with its chain, PEM; may be given several times, the default first
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Vec<PathBuf>,
+    /// The key of the certificate at the same place [default: it is in the certificate's file]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Vec<PathBuf>,
     /// Threads that serve devices; 0 for one per core [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<usize>,
@@ -282,6 +299,47 @@ pub(crate) struct StoreCopy {
     pub(crate) to_data: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cert {
+    /// Make a certificate that signs itself, and its key, to try TLS
+    ///
+    /// The key is ECDSA P-256: the one that costs devices and the server least. Devices that check
+    /// nothing (`setInsecure`) or a fingerprint need no other; browsers and curl must be told to
+    /// trust it.
+    #[command(after_help = CERT_SELF_SIGNED_EXAMPLES)]
+    SelfSigned(SelfSigned),
+    /// Show a certificate: names, key, validity, fingerprints, and whether its key is the right one
+    ///
+    /// The exit code is 1 if the key belongs to another certificate.
+    #[command(after_help = CERT_SHOW_EXAMPLES)]
+    Show {
+        /// The PEM file; of a chain, the first certificate is shown
+        file: PathBuf,
+        /// The PEM file of its key [default: the same, if there is a key in it]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}
+
+/// What `cert self-signed` takes.
+#[derive(Args, Debug)]
+pub(crate) struct SelfSigned {
+    /// A DNS name or an address of the server; may be given several times [default: localhost,
+    /// 127.0.0.1, ::1 and the name of this host]
+    #[arg(long, value_name = "NAME", value_parser = cert::name)]
+    pub(crate) name: Vec<String>,
+    /// For how many days it is valid
+    #[arg(long, value_name = "N", default_value_t = 825,
+          value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub(crate) days: u32,
+    /// Where cert.pem and key.pem go [default: tls in the data directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace a certificate and a key that are there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 /// What `publish` takes.
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("target").required(true))]
@@ -320,14 +378,6 @@ pub(crate) struct Import {
     #[arg(long, value_name = "MS", default_value_t = 1000, requires = "watch",
           value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub(crate) quiet_ms: u64,
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "an address is a number and a port, such as 0.0.0.0:7442 or [::]:7442; names are not \
-         looked up"
-            .to_owned()
-    })
 }
 
 fn owner_id(text: &str) -> Result<OwnerId, String> {
@@ -387,6 +437,7 @@ Examples:
   otter serve
   otter serve --data /var/lib/otter --listen 0.0.0.0:7442 --log-format json
   otter serve --listen 127.0.0.1:0 --store memory      to try things out
+  otter serve --tls-listen 0.0.0.0:7443 --cert cert.pem --key key.pem
   OTTER_LOG=debug otter serve                          one line for each request
 
 On a fresh store it makes an owner and an API key, prints them once on stderr, and with
@@ -505,6 +556,22 @@ const IMPORT_EXAMPLES: &str = "\
 Examples:
   otter import /mnt/data/deploy
   otter import /mnt/data/deploy --watch --json";
+
+const CERT_EXAMPLES: &str = "\
+Examples:
+  otter cert self-signed
+  otter cert show cert.pem";
+
+const CERT_SELF_SIGNED_EXAMPLES: &str = "\
+Examples:
+  otter cert self-signed
+  otter cert self-signed --name ota.example.com --name 192.0.2.7 --out /etc/otter/tls
+  otter cert self-signed --days 3650 --force";
+
+const CERT_SHOW_EXAMPLES: &str = "\
+Examples:
+  otter cert show cert.pem
+  otter cert show fullchain.pem --key privkey.pem --json";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:

@@ -198,7 +198,8 @@ fn open_store(data: &Path, if_absent: IfAbsent) -> Result<(Router, AnyStore), Op
             Opening::Failed(error.into())
         }
     })?;
-    let admin = Admin::new(store.operator(), settings.core(), settings.image_bytes_max, None);
+    let (operator, core) = (store.operator(), settings.core());
+    let admin = Admin::new(operator, core, settings.image_bytes_max, None, None);
     Ok((admin::router(admin), store))
 }
 

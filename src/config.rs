@@ -6,24 +6,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use figment::Figment;
-use figment::error::{Error, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
 use otter_mio::Options;
-use otter_protocol::{Config, StatusMode};
+use otter_protocol::{Config, Security, StatusMode};
 use otter_store::{EmbeddedOptions, ImageOptions, MemoryOptions, RedisOptions};
 use serde::{Deserialize, Serialize};
 
+use self::lists::one_or_more;
+use self::mistakes::{explain, invalid};
 use crate::cli::{LogFormat, RuntimeKind, Serve};
 use crate::failure::Failure;
+use crate::listen::{Listen, TlsListen};
 use crate::secret::Secret;
 use crate::store::StoreChoice;
+use crate::tls::SESSIONS_MAX;
+
+mod lists;
+mod mistakes;
 
 /// Every setting there is. `docs/configuration.md` says what each means; a test keeps the two
 /// alike.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Listen,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) tls_listen: Vec<TlsListen>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) tls_cert: Vec<PathBuf>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) tls_key: Vec<PathBuf>,
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    tls_handshake_timeout_s: u64,
+    pub(crate) tls_sessions_max: usize,
     pub(crate) workers: usize,
     pub(crate) runtime: RuntimeKind,
     pub(crate) store: StoreChoice,
@@ -82,13 +97,18 @@ impl Settings {
     pub(crate) fn for_serve(data: &Path, flags: &Serve) -> Result<Self, Failure> {
         let flags = Flags {
             listen: flags.listen,
+            tls_listen: flags.tls_listen.clone(),
+            tls_cert: flags.cert.clone(),
+            tls_key: flags.key.clone(),
             workers: flags.workers,
             runtime: flags.runtime,
             store: flags.store.clone(),
             log_format: flags.log_format,
             config: flags.config.clone(),
         };
-        Self::load(data, &flags)
+        let settings = Self::load(data, &flags)?;
+        settings.check_listeners()?;
+        Ok(settings)
     }
 
     /// Settings for a command that works on a stopped server's data directory.
@@ -108,6 +128,7 @@ impl Settings {
         core.trailer_bytes_max = self.trailer_bytes_max;
         core.json_depth_max = self.json_depth_max;
         core.pipelined_requests_max = self.pipelined_requests_max;
+        core.handshake_timeout = Duration::from_secs(self.tls_handshake_timeout_s);
         core.idle_timeout = Duration::from_secs(self.idle_timeout_s);
         core.head_timeout = Duration::from_secs(self.head_timeout_s);
         core.body_timeout = Duration::from_secs(self.body_timeout_s);
@@ -132,9 +153,10 @@ impl Settings {
         core
     }
 
-    /// The driver's settings.
-    pub(crate) fn driver(&self) -> Options {
-        let mut options = Options::new(self.listen);
+    /// The driver's settings, to listen at all places in `listen`.
+    pub(crate) fn driver(&self, listen: Vec<(SocketAddr, Security)>) -> Options {
+        let mut options = Options::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        options.listen = listen;
         if self.workers > 0 {
             options.workers = self.workers;
         }
@@ -210,6 +232,7 @@ impl Settings {
     fn check(&self) -> Result<(), Failure> {
         let positive = [
             ("image_bytes_max", self.image_bytes_max),
+            ("tls_handshake_timeout_s", self.tls_handshake_timeout_s),
             ("connections_max", self.connections_max as u64),
             ("backlog", u64::try_from(self.backlog).unwrap_or_default()),
             ("send_buffer_bytes", self.send_buffer_bytes as u64),
@@ -279,6 +302,7 @@ impl Settings {
         let (s, ms) = (TIME_S_MAX, TIME_S_MAX * 1000);
         let times = [
             ("drain_timeout_s", self.drain_timeout_s, s),
+            ("tls_handshake_timeout_s", self.tls_handshake_timeout_s, s),
             ("idle_timeout_s", self.idle_timeout_s, s),
             ("head_timeout_s", self.head_timeout_s, s),
             ("body_timeout_s", self.body_timeout_s, s),
@@ -330,7 +354,13 @@ impl Default for Settings {
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7442));
         let driver = Options::new(listen);
         Self {
-            listen,
+            listen: Listen::At(listen),
+            tls_listen: Vec::new(),
+            tls_cert: Vec::new(),
+            tls_key: Vec::new(),
+            tls_client_ca: None,
+            tls_handshake_timeout_s: core.handshake_timeout.as_secs(),
+            tls_sessions_max: SESSIONS_MAX,
             workers: 0,
             runtime: RuntimeKind::Mio,
             store: StoreChoice::Embedded,
@@ -399,7 +429,13 @@ enum Statuses {
 #[derive(Debug, Default, Serialize)]
 struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_listen: Vec<TlsListen>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_cert: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_key: Vec<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -432,72 +468,6 @@ fn file(data: &Path, flags: &Flags) -> Result<Figment, Failure> {
     let figment = Figment::new();
     // `Toml::file` would look in parent directories for a relative path.
     Ok(if path.is_file() { figment.merge(Toml::file_exact(path)) } else { figment })
-}
-
-fn explain(error: &Error) -> Failure {
-    let source = error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref());
-    let place = source.map_or_else(String::new, |source| format!(" in {source}"));
-    if let Kind::UnknownField(key, _) = &error.kind {
-        let failure = Failure::usage(format!("unknown key `{key}`{place}"));
-        return failure.hint(match nearest(key) {
-            Some(known) => format!("did you mean `{known}`? docs/configuration.md lists all keys"),
-            None => "docs/configuration.md lists all keys".to_owned(),
-        });
-    }
-    let key = match error.path.last() {
-        // Only the environment has no file to name.
-        Some(key) if source.is_none() => {
-            format!("`{ENV_PREFIX}{}`: ", key.to_ascii_uppercase())
-        }
-        Some(key) => format!("`{key}`: "),
-        None => String::new(),
-    };
-    Failure::usage(format!("{key}{}{place}", reason(&error.kind)))
-        .hint("docs/configuration.md lists all keys with their units")
-}
-
-/// What is wrong with a value, in the words of who wrote it.
-fn reason(kind: &Kind) -> String {
-    match kind {
-        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
-            format!("found {found}, expected {}", expectation(expected))
-        }
-        Kind::UnknownVariant(found, known) => {
-            format!("found `{found}`, expected one of {}", known.join(", "))
-        }
-        Kind::Message(_)
-        | Kind::InvalidLength(..)
-        | Kind::UnknownField(..)
-        | Kind::MissingField(_)
-        | Kind::DuplicateField(_)
-        | Kind::ISizeOutOfRange(_)
-        | Kind::USizeOutOfRange(_)
-        | Kind::Unsupported(_)
-        | Kind::UnsupportedKey(..) => kind.to_string(),
-    }
-}
-
-/// The name of a type, for who knows TOML and not Rust.
-fn expectation(type_name: &str) -> &str {
-    match type_name {
-        "a boolean" | "bool" => "true or false",
-        "u8" | "u16" | "u32" | "u64" | "usize" | "i32" => {
-            "a whole number in its range, without quotes or a unit"
-        }
-        other => other,
-    }
-}
-
-fn invalid(key: &str, rule: &str) -> Failure {
-    Failure::usage(format!("`{key}` {rule}")).hint("see docs/configuration.md")
-}
-
-/// The known key that shares the longest beginning with a wrong one, if that is long enough to
-/// mean anything.
-fn nearest(wrong: &str) -> Option<String> {
-    let shared = |key: &str| key.bytes().zip(wrong.bytes()).take_while(|(a, b)| a == b).count();
-    let best = keys().into_iter().max_by_key(|key| shared(key))?;
-    (shared(&best) >= 4).then_some(best)
 }
 
 fn is_key(name: &str) -> bool {
@@ -541,6 +511,9 @@ mod tests {
     use super::*;
     use crate::failure::Context;
 
+    /// Fields of the core's settings that are no settings.
+    const KEPT: [&str; 2] = ["spare", "buffers"];
+
     #[test]
     fn the_documentation_lists_exactly_these_keys_with_their_defaults() {
         let documented: BTreeMap<String, String> = include_str!("../docs/configuration.md")
@@ -569,12 +542,13 @@ mod tests {
         let debug = format!("{:#?}", Config::default());
         let fields = debug.lines().filter_map(|line| {
             let (name, _) = line.strip_prefix("    ")?.split_once(':')?;
-            (!name.starts_with(' ') && name != "spare").then_some(name)
+            (!name.starts_with(' ') && !KEPT.contains(&name)).then_some(name)
         });
         let mut seen = 0;
         for field in fields {
             let with = |unit: &str| names.contains(&format!("{field}{unit}"));
-            assert!(with("") || with("_s") || with("_ms"), "no key for {field}");
+            let of_tls = names.contains(&format!("tls_{field}_s"));
+            assert!(with("") || with("_s") || with("_ms") || of_tls, "no key for {field}");
             seen += 1;
         }
         assert!(seen > 20, "{debug}");
@@ -590,7 +564,7 @@ mod tests {
                    linger_timeout_ms = 17\nlinger_bytes_max = 18\nstatus_mode = \"http\"\n\
                    thinx_get_200 = true\nseen_resolution_s = 19\ntoken_unused_s = 20\n\
                    token_used_s = 21\noffers_max = 22\nfailure_backoff_s = 23\n\
-                   public_url = \"http://x.example\"\n";
+                   public_url = \"http://x.example\"\ntls_handshake_timeout_s = 24\n";
         let settings = from_file(all).expect("valid");
         let changed = format!("{:#?}", settings.core());
         let default = format!("{:#?}", Config::default());
@@ -604,7 +578,7 @@ mod tests {
         };
         let (changed, default) = (fields(&changed), fields(&default));
         assert!(changed.len() > 20, "{changed:?}");
-        for (name, new) in changed.iter().filter(|(name, _)| *name != "spare") {
+        for (name, new) in changed.iter().filter(|(name, _)| !KEPT.contains(&name.as_str())) {
             assert_ne!(Some(new), default.get(name), "{name}");
         }
     }
@@ -629,12 +603,25 @@ mod tests {
             ("image_origins = \"http://a\"", ["`image_origins`", "otter.toml"]),
             ("status_mode = \"odd\"", ["found `odd`", "one of thinx, http"]),
             ("listen = \"7442\"", ["`listen`", "otter.toml"]),
+            ("tls_listen = \"7443\"", ["`tls_listen`: an address", "otter.toml"]),
+            ("tls_listen = [\"1.1.1.1:1,x=1\"]", ["`tls_listen`: `x` is no", "otter.toml"]),
+            ("tls_cert = 5", ["`tls_cert`", "a text, or a list"]),
+            ("tls_handshake_timeout_s = 0", ["`tls_handshake_timeout_s`", "more than 0"]),
         ] {
             let failure = from_file(text).expect_err(text).to_string();
             for word in words {
                 assert!(failure.contains(word), "{text}: {failure}");
             }
         }
+    }
+
+    #[test]
+    fn a_list_of_one_needs_no_brackets() {
+        let one = from_file("tls_listen = \"0.0.0.0:1\"\ntls_cert = \"a.pem\"").expect("valid");
+        let list =
+            from_file("tls_listen = [\"0.0.0.0:1\"]\ntls_cert = [\"a.pem\"]").expect("valid");
+        assert_eq!(one, list);
+        assert_eq!((one.tls_listen.len(), one.tls_cert), (1, vec![PathBuf::from("a.pem")]));
     }
 
     #[test]

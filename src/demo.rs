@@ -207,6 +207,7 @@ impl Stage {
             Config::default(),
             IMAGE_BYTES_MAX,
             Some(Devices::Mio(devices.clone())),
+            None,
         );
         let operator = Client::here(admin::router(admin))?;
         let made: OwnerName = operator.post("/owners", &OwnerWanted::default())?;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use otter_mio::Options;
-use otter_protocol::Counters;
+use otter_protocol::{Counters, Legible};
 use otter_store::{Store, Wake};
 
 use crate::cli::RuntimeKind;
@@ -31,14 +31,15 @@ impl DeviceServer {
         })
     }
 
-    pub(crate) fn local_addr(&self) -> SocketAddr {
+    /// Where it listens, in the order of [`Options::listen`].
+    pub(crate) fn local_addrs(&self) -> &[SocketAddr] {
         match self {
-            Self::Mio(server) => server.local_addr(),
-            Self::Tokio(server) => server.local_addr(),
+            Self::Mio(server) => server.local_addrs(),
+            Self::Tokio(server) => server.local_addrs(),
         }
     }
 
-    pub(crate) fn spawn<S: Store>(
+    pub(crate) fn spawn<S: Store<Image: Legible>>(
         self,
         make_store: impl FnMut(usize, Wake) -> S,
     ) -> io::Result<Devices> {

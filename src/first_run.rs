@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use otter_store::Operator;
@@ -15,7 +14,7 @@ pub(crate) fn welcome(
     operator: &Operator,
     data: &Path,
     socket: &Path,
-    http: SocketAddr,
+    url: &str,
 ) -> Result<Option<String>, Failure> {
     if !operator.owners()?.is_empty() {
         return Ok(None);
@@ -28,7 +27,7 @@ pub(crate) fn welcome(
     let lines = Lines {
         owner: owner.to_string(),
         key: String::from_utf8_lossy(&key.key.text()).into_owned(),
-        url: format!("http://{}", reachable(http)),
+        url: url.to_owned(),
         socket: socket.to_owned(),
         sample,
         downloaded: data.join(DOWNLOADED),
@@ -54,8 +53,10 @@ impl Lines {
         let sample = shell_word(Path::new(&sample));
         let downloaded = shell_word(&self.downloaded);
         let admin = format!("curl -sS -w '\\n' --unix-socket {socket}");
+        // Nobody knows whether curl could trust the certificate.
+        let check = if url.starts_with("https:") { " -k" } else { "" };
         let device = format!(
-            "curl -sS -w '\\n' --noproxy '*' -H 'Authentication: {key}' \
+            "curl -sS{check} -w '\\n' --noproxy '*' -H 'Authentication: {key}' \
              -H 'Content-Type: application/json'"
         );
         let check_in = format!(
@@ -73,7 +74,7 @@ impl Lines {
             "{device} -d '{{\"use\":\"ott\",\"owner\":\"{owner}\",\"udid\":\"{UDID}\",\
              \"mac\":\"{MAC}\"}}' {url}/device/firmware \
              | sed -n 's/.*\"ott\":\"\\([0-9a-f]*\\)\".*/\\1/p' \
-             | xargs -I %OTT% curl -sS -w '%{{http_code}}, %{{size_download}} bytes\\n' \
+             | xargs -I %OTT% curl -sS{check} -w '%{{http_code}}, %{{size_download}} bytes\\n' \
              --noproxy '*' -o {downloaded} '{url}/device/firmware?ott=%OTT%'"
         );
         format!(
@@ -88,16 +89,6 @@ impl Lines {
              # 5. It asks for a token and downloads the image, to {downloaded}\n{download}\n"
         )
     }
-}
-
-/// An address that can be connected to, where all of them are listened on.
-fn reachable(http: SocketAddr) -> SocketAddr {
-    let ip = match http.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
-    };
-    SocketAddr::new(ip, http.port())
 }
 
 /// It begins like an image for an ESP chip; the rest only must not be all alike.
@@ -142,17 +133,5 @@ mod tests {
         assert_eq!(text.lines().filter(|line| line.starts_with("curl ")).count(), 5);
         assert!(text.contains(r"--unix-socket '/it'\''s here/admin.sock'"), "{text}");
         assert!(text.contains(r"--data-binary '@/it'\''s here/sample.bin'"), "{text}");
-    }
-
-    #[test]
-    fn the_unspecified_address_is_reached_at_home() {
-        for (listen, reach) in [
-            ("0.0.0.0:7442", "127.0.0.1:7442"),
-            ("[::]:7442", "[::1]:7442"),
-            ("192.0.2.1:80", "192.0.2.1:80"),
-        ] {
-            let reached = reachable(listen.parse().expect("an address"));
-            assert_eq!(reached.to_string(), reach);
-        }
     }
 }

@@ -12,6 +12,7 @@ use output::Output;
 mod admin;
 mod beneath;
 mod bundle;
+mod cert;
 mod cli;
 mod client;
 mod commands;
@@ -25,6 +26,7 @@ mod first_run;
 mod images;
 mod import;
 mod limits;
+mod listen;
 mod logs;
 mod output;
 mod played;
@@ -34,6 +36,7 @@ mod serve;
 mod shapes;
 mod socket;
 mod store;
+mod tls;
 mod tokio_server;
 mod upload;
 mod vet;
@@ -82,6 +85,7 @@ fn run(cli: &Cli, output: Output) -> Result<ExitCode, Failure> {
         Command::Token(command) => commands::token(data, command, output)?,
         Command::Release(command) => commands::release(data, command, output)?,
         Command::Store(cli::Store::Copy(args)) => copy::run(data, args, output)?,
+        Command::Cert(command) => return cert::run(data, command, output),
         Command::Publish(args) => publish::run(data, args, output)?,
         Command::Import(args) => return import::run(data, args, output),
         Command::Serve(args) => return serve::run(data, args, output),

@@ -12,9 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use otter_protocol::Report;
+use otter_protocol::{Report, Security};
 use otter_store::OpenError;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
 
@@ -26,10 +26,12 @@ use crate::failure::{Context, Failure};
 use crate::first_run;
 use crate::images::ImageListener;
 use crate::limits;
+use crate::listen::Places;
 use crate::logs;
 use crate::output::Output;
 use crate::socket::{self, Socket};
 use crate::store::{AnyStore, StoreChoice};
+use crate::tls::{self, Keeper, Tls};
 
 pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode, Failure> {
     let settings = Settings::for_serve(data, args)?;
@@ -37,7 +39,11 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
     for name in config::unknown_variables() {
         tracing::warn!("{name} is no setting: docs/configuration.md lists them all");
     }
+    for unused in settings.unused() {
+        tracing::warn!("{unused}");
+    }
     let data = socket::fitting(data)?;
+    let certificates = tls::certificates(&settings)?;
     let (sender, events) = channel();
     listen_for_signals(sender.clone())?;
     let store = open_store(&data, &settings)?;
@@ -48,8 +54,10 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
         tracing::warn!("otter.db in the data directory is not used: the facts are in Redis");
     }
     let operator = store.operator();
-    let server = bind(&settings)?;
-    let http = server.local_addr();
+    let tls = certificates.as_ref().map(|shown| Tls::new(&settings, shown, &operator));
+    let tls = tls.transpose()?;
+    let server = bind(&settings, tls.as_ref())?;
+    let places = Places::of(settings.listen, server.local_addrs());
     let images = settings.image_listen.map(|listen| {
         ImageListener::start(listen, settings.image_secret.as_ref(), operator.clone())
     });
@@ -61,16 +69,19 @@ pub(crate) fn run(data: &Path, args: &Serve, output: Output) -> Result<ExitCode,
         settings.core(),
         settings.image_bytes_max,
         Some(devices.clone()),
+        certificates,
     );
     let control = Control::start(listener, admin::router(admin))?;
-    if let Some(text) = first_run::welcome(&operator, &data, socket.path(), http)? {
+    if let Some(text) = first_run::welcome(&operator, &data, socket.path(), &places.url())? {
         output.note(&text);
     }
     let to_servers = images.as_ref().map(|images| format!(" images={}", images.address()));
     let to_servers = to_servers.unwrap_or_default();
-    output.line(&format!("ready http={http}{to_servers} admin={}", socket.path().display()))?;
-    tracing::info!(%http, data = %data.display(), "ready");
-    let ended = wait(devices, sender, &events);
+    let keeper = tls.map(Tls::keep).transpose()?;
+    output.line(&format!("ready {places}{to_servers} admin={}", socket.path().display()))?;
+    tracing::info!(data = %data.display(), "ready {places}");
+    let ended = wait(devices, sender, &events, keeper.as_ref());
+    drop(keeper);
     images.into_iter().for_each(ImageListener::stop);
     control.stop();
     drop(socket);
@@ -164,13 +175,18 @@ async fn answer(
     }
 }
 
-/// What ends the server.
+/// What the server is told while it runs.
 enum Event {
+    /// To end.
     Signal,
+    /// To read certificates again.
+    Reload,
+    /// The workers have ended.
     Ended(io::Result<()>),
 }
 
-/// The first signal is an event; a second one ends the process at once.
+/// The first signal to end is an event; a second one ends the process at once. SIGHUP is an event
+/// each time, and ends nothing.
 fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
     let doing = || "cannot listen for signals".to_owned();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -179,11 +195,16 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
         signal_hook::flag::register_conditional_shutdown(signal, EXIT_AT_ONCE, again)
             .context(doing)?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context(doing)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context(doing)?;
     let run = move || {
-        for _ in signals.forever() {
-            stopping.store(true, Ordering::SeqCst);
-            if sender.send(Event::Signal).is_err() {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP {
+                Event::Reload
+            } else {
+                stopping.store(true, Ordering::SeqCst);
+                Event::Signal
+            };
+            if sender.send(event).is_err() {
                 return;
             }
         }
@@ -192,22 +213,26 @@ fn listen_for_signals(sender: Sender<Event>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bind(settings: &Settings) -> Result<DeviceServer, Failure> {
-    let mut options = settings.driver();
+fn bind(settings: &Settings, tls: Option<&Tls>) -> Result<DeviceServer, Failure> {
+    let plain = settings.listen.address().map(|address| (address, Security::Plain));
+    let by_tls = tls.iter().flat_map(|tls| tls.listen.iter().cloned());
+    let listen: Vec<_> = plain.into_iter().chain(by_tls).collect();
+    let places: Vec<_> = listen.iter().map(|(address, _)| address.to_string()).collect();
+    let mut options = settings.driver(listen);
     options.connections_max = limits::make_room(options.connections_max);
     if tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG) {
         options.on_report = Some(Arc::new(log_request));
     }
-    let listen = settings.listen;
     DeviceServer::bind(settings.runtime, options).map_err(|error| {
-        let text = format!("cannot listen on {listen}: {error}");
+        let text = format!("cannot listen on {}: {error}", places.join(" and "));
         let kind = error.kind();
         if kind == io::ErrorKind::AddrInUse {
             Failure::conflict(text)
-                .hint("stop what listens there, or choose another address with --listen")
+                .hint("stop what listens there, or choose another place (--listen, --tls-listen)")
         } else if kind == io::ErrorKind::AddrNotAvailable {
-            Failure::usage(text)
-                .hint("choose an address of this machine with --listen, such as 0.0.0.0:7442")
+            Failure::usage(text).hint(
+                "choose an address of this machine, such as 0.0.0.0:7442 (--listen, --tls-listen)",
+            )
         } else if kind == io::ErrorKind::PermissionDenied {
             Failure::failed(text)
                 .hint("ports below 1024 need a privilege; choose another one with --listen")
@@ -232,7 +257,12 @@ fn log_request(report: &Report, peer: Option<SocketAddr>) {
 }
 
 /// Waits for a signal and the drain after it, or for the workers to end by themselves.
-fn wait(devices: Devices, sender: Sender<Event>, events: &Receiver<Event>) -> io::Result<()> {
+fn wait(
+    devices: Devices,
+    sender: Sender<Event>,
+    events: &Receiver<Event>,
+    keeper: Option<&Keeper>,
+) -> io::Result<()> {
     let workers = devices.clone();
     thread::Builder::new().name("otter-join".to_owned()).spawn(move || {
         // Its receiver is there until this arrives.
@@ -244,6 +274,10 @@ fn wait(devices: Devices, sender: Sender<Event>, events: &Receiver<Event>) -> io
                 tracing::info!("draining; a second signal ends at once");
                 devices.shutdown();
             }
+            Ok(Event::Reload) => match keeper {
+                Some(keeper) => keeper.reload(),
+                None => tracing::info!("there are no certificates to read again"),
+            },
             Ok(Event::Ended(result)) => return result,
             Err(_) => return Err(io::Error::other("nobody watches the workers")),
         }

@@ -204,6 +204,42 @@ pub(crate) struct ReleaseEntry {
     pub(crate) source: Option<String>,
 }
 
+/// `cert self-signed`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CertMade {
+    /// The file of the certificate.
+    pub(crate) certificate: String,
+    /// The file of its key.
+    pub(crate) key: String,
+    pub(crate) names: Vec<String>,
+    /// Unix seconds.
+    pub(crate) not_after: u64,
+    /// As sketches give it to `setFingerprint`.
+    pub(crate) sha1: String,
+    pub(crate) sha256: String,
+}
+
+/// `cert show`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CertEntry {
+    pub(crate) names: Vec<String>,
+    /// Such as `ECDSA P-256` or `RSA 2048`.
+    pub(crate) key: String,
+    /// Does the key that was looked at belong to it? None if there was none.
+    pub(crate) key_matches: Option<bool>,
+    /// Unix seconds.
+    pub(crate) not_before: u64,
+    /// Unix seconds.
+    pub(crate) not_after: u64,
+    /// Whole days until it ends; below zero if it did.
+    pub(crate) days_left: i64,
+    /// Certificates in the file, itself included.
+    pub(crate) certificates: usize,
+    /// As sketches give it to `setFingerprint`.
+    pub(crate) sha1: String,
+    pub(crate) sha256: String,
+}
+
 /// `GET /health`.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Health {

@@ -6,23 +6,24 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use otter_mio::{Options, bind, listen};
-use otter_protocol::{Config, Counters, Tally};
+use otter_mio::{Listeners, Options, bind, listen};
+use otter_protocol::{Config, Counters, Legible, Tally};
 use otter_store::{Store, Wake};
 use otter_tokio::{Batching, Service, serve};
 use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 
 /// A server that listens and does not serve yet: as `otter_mio::Server`, with its options.
 #[derive(Debug)]
 pub(crate) struct Server {
     options: Options,
-    local_addr: SocketAddr,
-    listeners: Vec<TcpListener>,
+    local_addrs: Vec<SocketAddr>,
+    listeners: Vec<Listeners>,
     pub(crate) handle: Handle,
 }
 
@@ -47,39 +48,38 @@ trait Serving: Send {
 }
 
 impl Server {
-    /// Binds the port and listens: peers can connect from now on, and are served from
+    /// Binds the ports and listens: peers can connect from now on, and are served from
     /// [`Server::spawn`] on.
     pub(crate) fn bind(options: Options) -> io::Result<Self> {
         Self::with_listeners(bind(&options)?, options)
     }
 
-    /// Serves on sockets that are bound or listen already, one worker on each.
-    pub(crate) fn with_listeners(
-        listeners: Vec<TcpListener>,
-        options: Options,
-    ) -> io::Result<Self> {
+    /// Serves on sockets that are bound or listen already, one worker for each list.
+    pub(crate) fn with_listeners(listeners: Vec<Listeners>, options: Options) -> io::Result<Self> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket to listen on");
-        let local_addr = listeners.first().ok_or_else(none)?.local_addr()?;
-        listeners.iter().try_for_each(|listener| listen(listener, &options))?;
-        Ok(Self { options, local_addr, listeners, handle: Handle::default() })
+        let first = listeners.first().filter(|sockets| !sockets.is_empty()).ok_or_else(none)?;
+        let local_addrs = first.iter().map(|(socket, _)| socket.local_addr());
+        let local_addrs = local_addrs.collect::<io::Result<_>>()?;
+        listeners.iter().flatten().try_for_each(|(socket, _)| listen(socket, &options))?;
+        Ok(Self { options, local_addrs, listeners, handle: Handle::default() })
     }
 
-    /// Where it listens: of several addresses, the first.
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    /// Where it listens, in the order of [`Options::listen`].
+    pub(crate) fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
     }
 
     /// Serves on threads of its own until [`Handle::shutdown`] and the drain that follows.
     ///
     /// `make_store` is called once per worker, with its number and what its store rings when
     /// answers wait. If the system has no thread for one, those that were started stop again.
-    pub(crate) fn spawn<S: Store>(
+    pub(crate) fn spawn<S: Store<Image: Legible>>(
         self,
         mut make_store: impl FnMut(usize, Wake) -> S,
     ) -> io::Result<Handle> {
         let Self { options, listeners, handle, .. } = self;
         let workers = listeners.len();
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for (index, listeners) in listeners.into_iter().enumerate() {
             let options = share(&options, workers);
             let (service, batching) = Service::new(options, |wake| make_store(index, wake));
             handle.watch(service.clone());
@@ -87,7 +87,7 @@ impl Server {
             // of the devices helps nobody, a restart does. So does one that cannot even start.
             let server = handle.clone();
             let serve = move || {
-                let work = AssertUnwindSafe(|| work(&service, listener, batching));
+                let work = AssertUnwindSafe(|| work(&service, listeners, batching));
                 let ended = catch_unwind(work);
                 server.shutdown();
                 ended.unwrap_or_else(|panic| resume_unwind(panic))
@@ -163,20 +163,33 @@ fn share(options: &Options, workers: usize) -> otter_tokio::Options {
 }
 
 /// Serves to the end. With the runtime the tasks of those end that have not finished.
-fn work<I: AsRef<[u8]> + Clone + Send + 'static>(
+fn work<I: Legible + AsRef<[u8]> + Clone + Send + 'static>(
     service: &Service<I>,
-    listener: TcpListener,
+    listeners: Listeners,
     batching: Batching,
 ) -> io::Result<()> {
     let mut runtime = Builder::new_current_thread();
     runtime.enable_all().event_interval(POLLS_PER_TURN).build()?.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        // A task, not a branch below: tasks that are woken run after those woken before them.
-        let batching = tokio::spawn(batching);
-        tokio::select! {
-            ended = serve(service, listener) => ended,
-            ended = batching => ended.map_err(io::Error::other),
+        let mut tasks = JoinSet::new();
+        let sockets = listeners.len();
+        for (listener, security) in listeners {
+            let (service, listener) =
+                (service.clone(), tokio::net::TcpListener::from_std(listener)?);
+            tasks.spawn(async move { serve(&service, listener, security).await });
         }
+        // A task, not a branch below: tasks that are woken run after those woken before them.
+        tasks.spawn(async {
+            batching.await;
+            Ok(())
+        });
+        // All have ended but the batcher, or it has.
+        for _ in 0..sockets {
+            match tasks.join_next().await {
+                Some(ended) => ended.map_err(io::Error::other)??,
+                None => break,
+            }
+        }
+        Ok(())
     })
 }
 

@@ -19,6 +19,7 @@ use crate::buffers::Buffers;
 use crate::config::Config;
 use crate::legible::{Legible, Read};
 use crate::machine::Machine;
+use crate::mandate::Mandate;
 use crate::now::Now;
 use crate::query::{Answer, Query, QueryId};
 use crate::report::{CloseReason, Handshake, Report, TlsFailure};
@@ -64,6 +65,8 @@ struct Beneath<I> {
     /// Reads the plaintext of an image.
     read: Read<I>,
     config: Arc<Config>,
+    /// What the peer's certificate narrows it to.
+    mandate: Option<Box<Mandate>>,
 }
 
 impl<I: AsRef<[u8]> + Clone> Connection<I> {
@@ -125,7 +128,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     {
         let mut machine = Machine::new(Arc::clone(&config), now);
         machine.rest(now.instant + config.handshake_timeout);
-        let beneath = Beneath { tls: Tls::new(tls), read: I::read, config };
+        let beneath = Beneath { tls: Tls::new(tls), read: I::read, config, mandate: None };
         Self { machine, beneath: Some(Box::new(beneath)) }
     }
 
@@ -136,12 +139,16 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         let machine = &mut self.machine;
         // After the last answer they are only counted.
         let beneath = self.beneath.as_mut().filter(|_| !machine.is_ending());
-        let Some(Beneath { tls, config, .. }) = beneath.map(|beneath| &mut **beneath) else {
+        let Some(Beneath { tls, config, mandate, .. }) = beneath.map(|beneath| &mut **beneath)
+        else {
             return machine.handle_input(now, bytes);
         };
         let mut is_http = false;
         tls.receive(bytes, &config.buffers, |received| match received {
-            Received::Opened => machine.rest(now.instant + config.idle_timeout),
+            Received::Opened(narrowed) => {
+                *mandate = narrowed.map(Box::new);
+                machine.rest(now.instant + config.idle_timeout);
+            }
             Received::Plain(bytes) => machine.handle_input(now, bytes),
             Received::Eof => machine.handle_eof(now),
             Received::Failed => machine.break_off(now),
@@ -193,6 +200,11 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// The store answered query `id`. Answers to queries that are no longer open are ignored.
     pub fn handle_answer(&mut self, now: Now, id: QueryId, answer: Answer<I>) {
+        let mandate = self.beneath.as_ref().and_then(|beneath| beneath.mandate.as_ref());
+        let answer = match mandate {
+            Some(mandate) => mandate.narrow(answer),
+            None => answer,
+        };
         self.machine.handle_answer(now, id, answer);
         self.settle(now);
     }
@@ -219,16 +231,19 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// A question for the store, once. At most one is open at a time; its answer goes to
     /// [`handle_answer`](Self::handle_answer).
+    ///
+    /// A connection whose client certificate names an owner or a device asks about these only
+    /// (docs/tls.md); whoever else it speaks for is refused as if the key were wrong.
     pub fn poll_query(&mut self) -> Option<(QueryId, Query)> {
         self.machine.poll_query()
     }
 
     /// What to write next; the same until [`handle_sent`](Self::handle_sent).
     pub fn transmit(&self) -> Option<Transmit<'_, I>> {
-        match self.sealed() {
-            Some(bytes) => (!bytes.is_empty()).then_some(Transmit::Bytes { bytes, more: false }),
-            None => self.machine.transmit(),
-        }
+        let Some(bytes) = self.sealed() else { return self.machine.transmit() };
+        let owed = self.beneath.as_ref().map_or(0, |beneath| beneath.tls.owed());
+        let more = self.machine.outgoing_len() > owed;
+        (!bytes.is_empty()).then_some(Transmit::Bytes { bytes, more })
     }
 
     /// What to write next as slices for one `writev`: head and image together. Returns how many
@@ -307,9 +322,17 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
         (!is_plain).then_some(pending)
     }
 
-    /// Seals what there is to send, once the socket has taken what was sealed before.
+    /// Refuses what the peer's certificate does not cover, and seals what there is to send, once
+    /// the socket has taken what was sealed before.
     fn settle(&mut self, now: Now) {
-        let Some(Beneath { tls, read, config }) = self.beneath.as_deref_mut() else { return };
+        let Some(beneath) = self.beneath.as_deref_mut() else { return };
+        let Beneath { tls, read, config, mandate } = beneath;
+        if let Some(mandate) = mandate
+            && let Some((id, query)) = self.machine.open_query()
+            && let Some(answer) = mandate.refuse(query)
+        {
+            self.machine.handle_answer(now, id, answer);
+        }
         let buffers = &config.buffers;
         match self.machine.closed() {
             None if self.machine.is_ending() => {

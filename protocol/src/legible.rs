@@ -1,6 +1,7 @@
 //! Images whose bytes user space may read.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -45,7 +46,13 @@ impl Legible for Vec<u8> {
     }
 }
 
-impl Legible for &[u8] {
+impl<I: Legible + ?Sized> Legible for &I {
+    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        (**self).read(offset, buffer)
+    }
+}
+
+impl<I: Legible + ?Sized> Legible for Arc<I> {
     fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         (**self).read(offset, buffer)
     }

@@ -116,6 +116,7 @@ pub mod id;
 mod json;
 mod legible;
 mod machine;
+mod mandate;
 mod now;
 pub mod query;
 pub mod report;

@@ -226,10 +226,19 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
     }
 
     pub(crate) fn poll_query(&mut self) -> Option<(QueryId, Query)> {
+        let exchange = self.asking()?;
+        exchange.query.take().map(|query| (QueryId(self.queries), query))
+    }
+
+    /// The query that nobody has taken yet.
+    pub(crate) fn open_query(&mut self) -> Option<(QueryId, &mut Query)> {
+        let id = QueryId(self.queries);
+        self.asking()?.query.as_mut().map(|query| (id, query))
+    }
+
+    fn asking(&mut self) -> Option<&mut Exchange> {
         match &mut self.state {
-            State::Asking(exchange) | State::Claiming(exchange, _) => {
-                exchange.query.take().map(|query| (QueryId(self.queries), query))
-            }
+            State::Asking(exchange) | State::Claiming(exchange, _) => Some(exchange),
             State::Receiving(_)
             | State::Responding(..)
             | State::Lingering { .. }
@@ -243,6 +252,12 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
         let image = stream.filter(|stream| stream.at < stream.sendable_end());
         let image = image.map(|stream| (&stream.image, stream.at, stream.sendable_end()));
         (exchange.unsent(), image)
+    }
+
+    /// How many bytes that makes.
+    pub(crate) fn outgoing_len(&self) -> u64 {
+        let (bytes, image) = self.outgoing();
+        bytes.len() as u64 + image.map_or(0, |(_, at, end)| end - at)
     }
 
     pub(crate) fn transmit(&self) -> Option<Transmit<'_, I>> {

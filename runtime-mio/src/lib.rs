@@ -31,7 +31,7 @@
 //!
 //! # What one connection costs
 //!
-//! While it is idle: 80 bytes in the table of peers (the core's connection and 16), an eighth of a
+//! While it is idle: 88 bytes in the table of peers (the core's connection and 16), an eighth of a
 //! byte for its deadline, and no buffer; 10,000 of them were measured at 89 bytes each, everything
 //! included.
 //! While it is served: one `recv` and one `send` per request and its share of one `epoll_wait`,
@@ -49,17 +49,17 @@ mod worker;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use otter_protocol::{Config, Counters, Report};
+use otter_protocol::{Config, Counters, Legible, Report, Security};
 use otter_store::{Store, Wake};
 
-pub use crate::listen::{bind, listen};
+pub use crate::listen::{Listeners, bind, listen};
 use crate::worker::{Desk, Seat, Worker};
 
 /// Called with the report of every request, on the worker's thread, and where the peer is, if it
@@ -77,9 +77,10 @@ pub type OnReport = Arc<dyn Fn(&Report, Option<SocketAddr>) + Send + Sync>;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Where to listen. Port 0 lets the system choose; see [`Server::local_addr`].
-    pub listen: SocketAddr,
-    /// Threads, each with its own listening socket on the same port. Default: one per CPU. 0
+    /// Where to listen, and what protects the connections of each place. Port 0 lets the system
+    /// choose; see [`Server::local_addrs`].
+    pub listen: Vec<(SocketAddr, Security)>,
+    /// Threads, each with its own listening sockets on the same ports. Default: one per CPU. 0
     /// counts as 1.
     pub workers: usize,
     /// Let other servers listen on the same port too, so that a new one can start before the old
@@ -115,7 +116,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Server {
     options: Options,
-    local_addr: SocketAddr,
+    local_addrs: Vec<SocketAddr>,
     seats: Vec<Seat>,
     handle: Handle,
 }
@@ -129,11 +130,11 @@ pub struct Handle {
 }
 
 impl Options {
-    /// The defaults, and where to listen.
+    /// The defaults, and where to listen for plain HTTP.
     #[must_use]
     pub fn new(listen: SocketAddr) -> Self {
         Self {
-            listen,
+            listen: vec![(listen, Security::Plain)],
             workers: thread::available_parallelism().map_or(1, NonZero::get),
             port_shared: false,
             connections_max: 16384,
@@ -149,35 +150,43 @@ impl Options {
 }
 
 impl Server {
-    /// Binds the port and listens: peers can connect from now on, and are served from
+    /// Binds the ports and listens: peers can connect from now on, and are served from
     /// [`Server::run`] or [`Server::spawn`] on.
     ///
     /// # Errors
-    /// The address is in use or not ours, or the process may not open as many descriptors.
+    /// An address is in use or not ours, or the process may not open as many descriptors.
     pub fn bind(options: Options) -> io::Result<Self> {
         Self::with_listeners(bind(&options)?, options)
     }
 
     /// Serves on sockets that are bound or listen already, as a service manager hands them over:
-    /// one worker on each. Clones of a socket share its connections. [`Options::listen`],
+    /// one worker for each list. Clones of a socket share its connections. [`Options::listen`],
     /// [`Options::port_shared`] and [`Options::workers`] are not looked at.
     ///
     /// # Errors
     /// There are none, or they cannot be prepared.
-    pub fn with_listeners(listeners: Vec<TcpListener>, options: Options) -> io::Result<Self> {
+    pub fn with_listeners(listeners: Vec<Listeners>, options: Options) -> io::Result<Self> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket to listen on");
-        let local_addr = listeners.first().ok_or_else(none)?.local_addr()?;
-        let seats = listeners.into_iter().map(|listener| Seat::new(listener, &options));
+        let first = listeners.first().filter(|sockets| !sockets.is_empty()).ok_or_else(none)?;
+        let local_addrs =
+            first.iter().map(|(socket, _)| socket.local_addr()).collect::<Result<_, _>>()?;
+        let seats = listeners.into_iter().map(|listeners| Seat::new(listeners, &options));
         let seats = seats.collect::<io::Result<Vec<_>>>()?;
         let desks = seats.iter().map(|seat| Arc::clone(&seat.desk)).collect();
         let handle = Handle { desks, threads: Arc::default() };
-        Ok(Self { options, local_addr, seats, handle })
+        Ok(Self { options, local_addrs, seats, handle })
     }
 
-    /// Where it listens: of several addresses, the first.
+    /// Where it listens, in the order of [`Options::listen`].
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// The first of [`Server::local_addrs`].
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.local_addrs[0]
     }
 
     /// Stops and observes the server; works before it runs, too.
@@ -193,7 +202,10 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::spawn`] and [`Handle::join`].
-    pub fn run<S: Store>(self, make_store: impl FnMut(usize, Wake) -> S) -> io::Result<()> {
+    pub fn run<S: Store<Image: Legible>>(
+        self,
+        make_store: impl FnMut(usize, Wake) -> S,
+    ) -> io::Result<()> {
         self.spawn(make_store)?.join()
     }
 
@@ -201,7 +213,7 @@ impl Server {
     ///
     /// # Errors
     /// The system has no thread for it. Those that were started stop again.
-    pub fn spawn<S: Store>(
+    pub fn spawn<S: Store<Image: Legible>>(
         self,
         mut make_store: impl FnMut(usize, Wake) -> S,
     ) -> io::Result<Handle> {

@@ -4,39 +4,48 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use otter_protocol::Security;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::Options;
 
-/// Binds once per worker. The kernel spreads new connections over the sockets (`SO_REUSEPORT`), so
-/// workers neither share a queue nor wake each other. [`listen`] comes next, or
-/// [`crate::Server::with_listeners`], which calls it.
+/// The listening sockets of one worker, and what protects their connections.
+pub type Listeners = Vec<(TcpListener, Security)>;
+
+/// Binds each address once per worker. The kernel spreads new connections over the sockets
+/// (`SO_REUSEPORT`), so workers neither share a queue nor wake each other. [`listen`] comes next,
+/// or [`crate::Server::with_listeners`], which calls it.
 ///
 /// # Errors
-/// The address is in use or not ours, or the process may not open as many descriptors.
+/// An address is in use or not ours, or the process may not open as many descriptors.
 ///
 /// ```
 /// let mut options = otter_mio::Options::new("127.0.0.1:0".parse()?);
 /// options.workers = 2;
 /// let listeners = otter_mio::bind(&options)?;
-/// assert_eq!(listeners[0].local_addr()?, listeners[1].local_addr()?);
+/// assert_eq!(listeners[0][0].0.local_addr()?, listeners[1][0].0.local_addr()?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn bind(options: &Options) -> io::Result<Vec<TcpListener>> {
-    let mut address = options.listen;
-    let workers = options.workers.max(1);
-    if workers > 1 && !options.port_shared {
-        // `SO_REUSEPORT` would let a second server in unnoticed, and every other device with it.
-        // A socket without it says so; nobody is listening on it, so the port is free again.
-        bound(address, false)?;
+pub fn bind(options: &Options) -> io::Result<Vec<Listeners>> {
+    let mut of_workers: Vec<Listeners> = Vec::new();
+    of_workers.resize_with(options.workers.max(1), Vec::new);
+    let is_shared = of_workers.len() > 1 || options.port_shared;
+    for (address, security) in &options.listen {
+        let mut address = *address;
+        if is_shared && !options.port_shared {
+            // `SO_REUSEPORT` would let a second server in unnoticed, and every other device with
+            // it. A socket without it says so; nobody is listening on it, so the port is free
+            // again.
+            bound(address, false)?;
+        }
+        for listeners in &mut of_workers {
+            let socket = bound(address, is_shared)?;
+            // Port 0: the first socket picks, the others join it.
+            address = socket.local_addr()?;
+            listeners.push((socket, security.clone()));
+        }
     }
-    let next = |_| {
-        let listener = bound(address, workers > 1 || options.port_shared)?;
-        // Port 0: the first socket picks, the others join it.
-        address = listener.local_addr()?;
-        Ok(listener)
-    };
-    (0..workers).map(next).collect()
+    Ok(of_workers)
 }
 
 /// Sets what every accepted socket inherits, so that accepting costs one system call, and listens.

@@ -50,6 +50,8 @@ const ENDED: u16 = 4;
 const FAILED: u16 = 8;
 /// The sending side is shut down.
 const SHUT: u16 = 16;
+/// It waits for its turn to go on with its handshake.
+const WAITING: u16 = 32;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
@@ -64,6 +66,20 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
             | (WRITABLE * u16::from(event.is_writable()))
             | ((READABLE | ENDED) * u16::from(event.is_read_closed()))
             | (FAILED * u16::from(event.is_error()));
+    }
+
+    /// Must it wait, because what it sent costs much and others are to have their turn first? True
+    /// once, until [`Peer::call`].
+    pub(crate) fn queues(&mut self) -> Option<bool> {
+        let waits = self.connection.is_handshaking() && self.flags & FAILED == 0;
+        let is_new = self.flags & WAITING == 0;
+        self.flags |= WAITING * u16::from(waits);
+        waits.then_some(is_new)
+    }
+
+    /// Its turn has come.
+    pub(crate) fn call(&mut self) {
+        self.flags &= !WAITING;
     }
 
     /// Moves bytes until nothing moves any more. True: only the budget is used up.
@@ -102,8 +118,11 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
-    /// Hands on what became of the request that ended last.
+    /// Hands on what became of the request that ended last, and of the handshake.
     pub(crate) fn report(&mut self, scope: &Scope) {
+        if let Some(handshake) = self.connection.poll_handshake() {
+            scope.desk.tally.handshake(handshake);
+        }
         while let Some(report) = self.connection.poll_report() {
             scope.desk.tally.request(&report);
             if let Some(on_report) = &scope.options.on_report {

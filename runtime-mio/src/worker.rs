@@ -1,6 +1,7 @@
 //! One worker: a thread with a poll, a listening socket, a store and its peers. The loop comes
 //! first, then what it does with peers and their queries, then the way in and the end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use otter_protocol::{Answer, CloseReason, Connection, Now, Query, Tally, no_room};
+use otter_protocol::{
+    Answer, CloseReason, Connection, Legible, Now, Query, Security, Tally, no_room,
+};
 use otter_store::{Store, Ticket};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
@@ -19,16 +22,25 @@ use slab::Slab;
 
 use crate::Options;
 use crate::deadlines::Deadlines;
-use crate::listen::listen;
+use crate::listen::{Listeners, listen};
 use crate::peer::{Peer, Scope};
 
 /// What a worker is made of before it has a store: made early, so that binding reports every error.
 #[derive(Debug)]
 pub(crate) struct Seat {
     poll: Poll,
-    /// `None` from the order to stop on.
-    listener: Option<TcpListener>,
+    /// None from the order to stop on.
+    doors: Vec<Door>,
     pub(crate) desk: Arc<Desk>,
+}
+
+/// Where peers come in.
+#[derive(Debug)]
+struct Door {
+    listener: TcpListener,
+    security: Security,
+    /// From when on to look for new connections; `None`: when the poll tells of one.
+    open_at: Option<Instant>,
 }
 
 /// What other threads see of a worker: they ring, tell it to stop, and read what it counted.
@@ -51,8 +63,8 @@ pub(crate) struct Worker<S: Store> {
     serial: u32,
     /// Where the search for a connection to close went last.
     hand: usize,
-    /// From when on to look for new connections; `None`: when the poll tells of one.
-    accept_at: Option<Instant>,
+    /// Peers that wait to go on with their handshakes.
+    handshakes: VecDeque<u32>,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
     queries: Vec<(Ticket, Query)>,
@@ -60,13 +72,19 @@ pub(crate) struct Worker<S: Store> {
 }
 
 impl Seat {
-    pub(crate) fn new(listener: TcpListener, options: &Options) -> io::Result<Self> {
+    pub(crate) fn new(listeners: Listeners, options: &Options) -> io::Result<Self> {
         let poll = Poll::new()?;
-        listen(&listener, options)?;
-        poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, ANY)?;
+        for (index, (listener, _)) in listeners.iter().enumerate() {
+            listen(listener, options)?;
+            let token = Token(DOORS + index);
+            poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, ANY)?;
+        }
         let waker = Waker::new(poll.registry(), WAKE)?;
         let desk = Desk { tally: Tally::new(), stopping: false.into(), rung: false.into(), waker };
-        Ok(Self { poll, listener: Some(listener), desk: Arc::new(desk) })
+        let open_at = Some(Instant::now());
+        let door = |(listener, security)| Door { listener, security, open_at };
+        let doors = listeners.into_iter().map(door).collect();
+        Ok(Self { poll, doors, desk: Arc::new(desk) })
     }
 }
 
@@ -85,7 +103,7 @@ impl Desk {
     }
 }
 
-impl<S: Store> Worker<S> {
+impl<S: Store<Image: Legible>> Worker<S> {
     /// The options are the worker's own: its share of the connections, and a copy of the core's
     /// settings, where the core keeps spare buffers.
     pub(crate) fn new(seat: Seat, store: S, options: Options) -> Self {
@@ -99,7 +117,7 @@ impl<S: Store> Worker<S> {
             deadlines: Deadlines::new(now.instant),
             serial: 0,
             hand: 0,
-            accept_at: Some(now.instant),
+            handshakes: VecDeque::new(),
             drain_until: None,
             queries: Vec::new(),
             answers: Vec::new(),
@@ -133,11 +151,12 @@ impl<S: Store> Worker<S> {
         for event in events {
             match event.token() {
                 WAKE => {}
-                LISTENER => _ = self.accept_at.get_or_insert(self.scope.now.instant),
-                Token(slot) => self.drive(slot as u32, |peer, _| peer.note(event)),
+                Token(door @ DOORS..) => self.open(door - DOORS),
+                Token(slot) => self.meet(slot as u32, |peer, _| peer.note(event)),
             }
         }
         self.accept(ACCEPTS_PER_TURN);
+        self.shake_hands(1 + events.iter().count() / EVENTS_PER_HANDSHAKE);
         self.expire();
         // Before looking at what the ringing was for.
         self.scope.desk.rung.swap(false, Ordering::AcqRel);
@@ -145,6 +164,28 @@ impl<S: Store> Worker<S> {
             self.drain();
         }
         self.exchange();
+    }
+
+    /// Tells a peer what happened. Then it does all it can, unless that costs much and others are
+    /// to have their turn first.
+    fn meet(&mut self, slot: u32, happened: impl FnOnce(&mut Peer<S::Image>, Now)) {
+        let Some(peer) = self.peers.get_mut(slot as usize) else { return };
+        happened(peer, self.scope.now);
+        let Some(is_new) = peer.queues() else { return self.drive(slot, |_, _| {}) };
+        self.deadlines.arm(slot, peer.connection.poll_timeout().unwrap_or(self.scope.now.instant));
+        if is_new {
+            self.handshakes.push_back(slot);
+        }
+    }
+
+    /// Goes on with so many handshakes, in the order in which they asked. Of those that come in a
+    /// flood, each turn takes about as long as with as many requests and no more.
+    fn shake_hands(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(slot) = self.handshakes.pop_front() else { return };
+            self.peers.get_mut(slot as usize).into_iter().for_each(Peer::call);
+            self.drive(slot, |_, _| {});
+        }
     }
 
     /// Tells a peer what happened, lets it do all it can, and keeps what it then wants.
@@ -178,10 +219,16 @@ impl<S: Store> Worker<S> {
                 self.deadlines.arm(slot, peer.connection.poll_timeout().unwrap_or(now.instant));
                 return;
             }
-            (Ok(Ok(_)), Some(reason)) => self.scope.desk.tally.closed(reason),
+            (Ok(Ok(_)), Some(reason)) => {
+                if reason == CloseReason::Torn {
+                    tracing::error!("{CUT_SHORT}");
+                    peer.abort();
+                }
+                self.scope.desk.tally.closed(reason);
+            }
             (Ok(Err(error)), _) => {
                 if error == Errno::FAULT {
-                    tracing::error!("a file was cut short while its image was sent");
+                    tracing::error!("{CUT_SHORT}");
                 }
                 peer.abort();
                 self.scope.desk.tally.broken.add(1);
@@ -204,7 +251,7 @@ impl<S: Store> Worker<S> {
         let mut from = 0;
         while let Some(slots) = self.deadlines.due(self.now(), from) {
             from = slots.end;
-            slots.for_each(|slot| self.drive(slot, Peer::expire));
+            slots.for_each(|slot| self.meet(slot, Peer::expire));
         }
     }
 
@@ -233,42 +280,60 @@ impl<S: Store> Worker<S> {
         self.answers = answers;
     }
 
-    /// Accepts until nobody is left, or so many.
+    /// Somebody is at the door.
+    fn open(&mut self, door: usize) {
+        let now = self.now();
+        self.seat
+            .doors
+            .get_mut(door)
+            .into_iter()
+            .for_each(|door| _ = door.open_at.get_or_insert(now));
+    }
+
+    /// Accepts at each door until nobody is left, or so many. Who will shake hands waits outside
+    /// while too many do inside.
     fn accept(&mut self, most: usize) {
-        for _ in 0..most {
-            let is_time = self.accept_at.is_some_and(|at| at <= self.now());
-            let Some(listener) = self.seat.listener.as_ref().filter(|_| is_time) else { return };
-            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
-                Ok(socket) => self.admit(socket.into()),
-                Err(Errno::AGAIN) => self.accept_at = None,
-                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
-                Err(error) => self.pause(&error.into()),
+        for index in 0..self.seat.doors.len() {
+            for _ in 0..most {
+                let (now, crowd) = (self.now(), self.handshakes.len());
+                let door = &mut self.seat.doors[index];
+                let is_full = crowd >= HANDSHAKES_MAX && !matches!(door.security, Security::Plain);
+                if is_full || door.open_at.is_none_or(|at| at > now) {
+                    break;
+                }
+                match rustix::net::accept_with(&door.listener, SocketFlags::CLOEXEC) {
+                    Ok(socket) => self.admit(socket.into(), index),
+                    Err(Errno::AGAIN) => door.open_at = None,
+                    Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
+                    Err(error) => self.pause(&error.into(), index),
+                }
             }
         }
     }
 
     /// No descriptor, no memory: trying again at once would only burn the CPU that the peers need
     /// to finish and make room. No edge tells of those who wait already, so the pause has an end.
-    fn pause(&mut self, error: &io::Error) {
-        self.accept_at = Some(self.now() + PAUSE);
+    fn pause(&mut self, error: &io::Error, door: usize) {
+        self.seat.doors[door].open_at = Some(self.now() + PAUSE);
         self.scope.desk.tally.accept_pauses.add(1);
         tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
     }
 
-    fn admit(&mut self, socket: TcpStream) {
+    fn admit(&mut self, socket: TcpStream, door: usize) {
         if self.peers.len() >= self.scope.options.connections_max && !self.make_room() {
-            return self.refuse(&socket);
+            return self.refuse(&socket, door);
         }
-        let connection = Connection::plain(Arc::clone(&self.scope.options.config), self.scope.now);
+        let (config, security) = (&self.scope.options.config, &self.seat.doors[door].security);
+        let connection = Connection::accept(Arc::clone(config), security, self.scope.now);
         let slot = self.peers.insert(Peer::new(connection, socket));
         let mut source = SourceFd(&self.peers[slot].socket.as_raw_fd());
         if let Err(error) = self.seat.poll.registry().register(&mut source, Token(slot), ANY) {
             self.peers.remove(slot);
-            return self.pause(&error);
+            return self.pause(&error, door);
         }
         self.scope.desk.tally.accepted.add(1);
         // The request is often there already, and often its answer is all there is to do.
-        self.drive(slot as u32, |_, _| {});
+        self.meet(slot as u32, |_, _| {});
     }
 
     /// Closes an idle connection: going round, the next one. An exact order of all, to close the
@@ -288,30 +353,38 @@ impl<S: Store> Worker<S> {
     }
 
     /// Says 503 once, if the socket takes it, and forgets the peer.
-    fn refuse(&mut self, socket: &TcpStream) {
+    fn refuse(&mut self, socket: &TcpStream, door: usize) {
         // What is not read would turn the end into a reset, which can destroy the answer.
         let _ = rustix::net::recv(socket, &mut *self.scope.buffer, RecvFlags::DONTWAIT);
         let refused = &self.scope.desk.tally.refused;
         let answer = no_room(&self.scope.options.config, refused.read());
         refused.add(1);
+        if !matches!(self.seat.doors[door].security, Security::Plain) {
+            return;
+        }
         let _ = rustix::net::send(socket, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
     /// Takes no more connections than wait already, and lets the open ones finish.
     fn drain(&mut self) {
         self.drain_until = Some(self.now() + self.scope.options.drain_timeout);
-        self.accept_at.get_or_insert(self.scope.now.instant);
+        (0..self.seat.doors.len()).for_each(|door| self.open(door));
         self.accept(self.scope.options.backlog.unsigned_abs() as usize);
-        (self.seat.listener, self.accept_at) = (None, None);
+        self.seat.doors.clear();
         (0..self.peers.capacity() as u32).for_each(|slot| {
             self.drive(slot, |peer, now| peer.connection.handle_shutdown(now));
         });
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let left = (!self.queries.is_empty()).then_some(self.now());
-        let next = [left, self.deadlines.next(), self.accept_at, self.drain_until];
-        next.into_iter().flatten().min().map(|at| at.saturating_duration_since(self.now()))
+        let is_busy = !self.queries.is_empty() || !self.handshakes.is_empty();
+        let next = [is_busy.then_some(self.now()), self.deadlines.next(), self.drain_until];
+        let doors = self.seat.doors.iter().map(|door| door.open_at);
+        next.into_iter()
+            .chain(doors)
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(self.now()))
     }
 }
 
@@ -319,16 +392,22 @@ fn clock() -> Now {
     Now { instant: Instant::now(), unix: UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()) }
 }
 
-const LISTENER: Token = Token(usize::MAX);
-const WAKE: Token = Token(usize::MAX - 1);
+const WAKE: Token = Token(DOORS - 1);
+/// The token of the first door.
+const DOORS: usize = usize::MAX / 2;
 /// Whatever can happen to a socket.
 const ANY: Interest = Interest::READABLE.add(Interest::WRITABLE);
 const EVENTS_PER_TURN: usize = 1024;
 /// A crowd at the door must not starve those who are inside.
 const ACCEPTS_PER_TURN: usize = 64;
+/// A full handshake takes about as long as so many check-ins.
+const EVENTS_PER_HANDSHAKE: usize = 16;
+/// Half a second's work.
+const HANDSHAKES_MAX: usize = 2048;
 /// A check-in needs two, a download four; who pipelines more waits for the others.
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
 const EVICTION_TRIES: usize = 64;
+const CUT_SHORT: &str = "a file was cut short while its image was sent";
 /// Also how often the log may say so.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::fs::{OpenOptions, Permissions};
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use otter_mio::{OnReport, Options, Server};
-use otter_protocol::{Answer, CloseReason, Config, Counters, Endpoint, Outcome, Query};
+use otter_protocol::{
+    Answer, CloseReason, Config, Counters, Endpoint, Legible, Outcome, Query, Security,
+};
 use otter_store::{Memory, MemoryOptions, Store, Ticket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -277,6 +280,12 @@ impl AsRef<[u8]> for Cut {
     }
 }
 
+impl Legible for Cut {
+    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        self.0[..self.1.load(SeqCst)].read(offset, buffer)
+    }
+}
+
 #[test]
 fn an_image_that_shrinks_ends_its_transfer_and_nothing_else() {
     let left = Arc::new(AtomicUsize::new(4 << 20));
@@ -363,7 +372,7 @@ impl Store for Broken {
 #[test]
 fn a_worker_that_fails_ends_the_server_and_join_tells() {
     let server = Server::bind(local(2)).expect("a port");
-    let address = server.local_addr();
+    let address = server.local_addrs()[0];
     let handle = server.spawn(|_, _| Broken).expect("threads");
     Peer::new(TcpStream::connect(address).expect("a connection")).send(check_in(1));
     let error = handle.join().expect_err("a worker panicked");
@@ -398,14 +407,14 @@ fn a_port_is_not_taken_twice_unless_that_is_wanted() {
     for workers in [1, 2] {
         let first = Server::bind(local(workers)).expect("a port");
         let mut options = local(workers);
-        options.listen = first.local_addr();
+        options.listen = vec![(first.local_addrs()[0], Security::Plain)];
         let error = Server::bind(options.clone()).expect_err("taken");
-        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
     let mut options = local(1);
     options.port_shared = true;
     let first = Server::bind(options.clone()).expect("a port");
-    options.listen = first.local_addr();
+    options.listen = vec![(first.local_addrs()[0], Security::Plain)];
     Server::bind(options).expect("both wanted it");
 }
 
@@ -413,8 +422,9 @@ fn a_port_is_not_taken_twice_unless_that_is_wanted() {
 fn sockets_that_listen_already_can_be_handed_over() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = Server::with_listeners(vec![listener], local(2)).expect("a server");
-    assert_eq!(server.local_addr(), address);
+    let server = Server::with_listeners(vec![vec![(listener, Security::Plain)]], local(2))
+        .expect("a server");
+    assert_eq!(server.local_addrs()[0], address);
     let script = Plain::new();
     let handle = server.spawn(|_, wake| script.store(wake)).expect("threads");
     let server = Running { handle, address };
@@ -471,8 +481,9 @@ fn in_a_process_of_its_own_without_descriptors() {
 fn accepted_sockets_inherit_what_the_listener_has() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let twin = listener.try_clone().expect("a descriptor");
-    let server = Server::with_listeners(vec![listener], local(1)).expect("a server");
-    let _client = TcpStream::connect(server.local_addr()).expect("a connection");
+    let server = Server::with_listeners(vec![vec![(listener, Security::Plain)]], local(1))
+        .expect("a server");
+    let _client = TcpStream::connect(server.local_addrs()[0]).expect("a connection");
     twin.set_nonblocking(false).expect("a socket");
     let accepted = twin.accept().expect("the client").0;
     let socket = SockRef::from(&accepted);

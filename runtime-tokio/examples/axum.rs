@@ -28,7 +28,7 @@ use axum::http::header::CONNECTION;
 use axum::routing::{any, get};
 use axum::serve::Listener;
 use otter_store::{Image, Memory, MemoryOptions};
-use otter_tokio::{Options, Service, drive_tcp};
+use otter_tokio::{Options, Security, Service, drive_tcp};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -94,7 +94,7 @@ async fn route(
     // Who says nothing for as long as a request's head may take is let go.
     match timeout(Duration::from_secs(10), is_device(&stream)).await {
         // How it ended is counted in the service, and of no interest here.
-        Ok(Ok(true)) => _ = drive_tcp(&service, stream).await,
+        Ok(Ok(true)) => _ = drive_tcp(&service, stream, &Security::Plain).await,
         // Its receiver is gone only if axum is.
         Ok(Ok(false)) => _ = others.send((stream, peer)).await,
         Ok(Err(_)) | Err(_) => {}

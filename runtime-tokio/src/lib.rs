@@ -10,7 +10,7 @@
 //!
 //! The bytes are those of the `otter-mio` crate, which is faster and has nothing but devices on
 //! its threads. Take this one to serve devices inside of a tokio program: beside other routes on
-//! the same port, over TLS, over a pipe.
+//! the same port, or over a pipe.
 //!
 //! # A server in a program
 //!
@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use otter_store::{Memory, MemoryOptions};
-//! use otter_tokio::{Options, Service, serve};
+//! use otter_tokio::{Options, Security, Service, serve};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,7 +31,9 @@
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! println!("devices may check in at {}", listener.local_addr()?);
-//! let serving = tokio::spawn(async move { serve(&service, listener).await });
+//! let serving = tokio::spawn(async move {
+//!     serve(&service, listener, Security::Plain).await
+//! });
 //! # serving.abort();
 //! # Ok(())
 //! # }
@@ -51,7 +53,7 @@
 //!
 //! # Images
 //!
-//! Over plain TCP ([`serve`], [`drive_tcp`]) an image leaves from its mapping by
+//! Over TCP without TLS ([`serve`], [`drive_tcp`]) an image leaves from its mapping by
 //! `writev`; nobody but the kernel touches the bytes. Any other stream needs them in user space,
 //! where touching a mapping whose file was cut short would end the process: [`drive`] therefore
 //! wants an image that is [`Legible`]. [`otter_store::Image`] is, by `pread` from its file, and so
@@ -74,5 +76,5 @@ mod desk;
 mod peer;
 mod service;
 
-pub use otter_protocol::Legible;
+pub use otter_protocol::{Legible, Security};
 pub use service::{Batching, OnReport, Options, Service, drive, drive_tcp, serve};

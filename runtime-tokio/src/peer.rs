@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, UNIX_EPOCH};
 
-use otter_protocol::{CloseReason, Connection, Now, QueryId, Transmit};
+use otter_protocol::{CloseReason, Connection, Legible, Now, QueryId, Security, Transmit};
 use otter_store::Ticket;
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::desk::Order;
@@ -28,6 +29,8 @@ pub(crate) struct Peer<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone
     service: Service<I>,
     slot: usize,
     asked: Option<(Ticket, QueryId)>,
+    /// Its turn to go on with its handshake, or the wait for it.
+    turn: Option<Box<Turn>>,
     /// The sending side is shut down.
     shut: bool,
     /// The stream failed.
@@ -46,11 +49,21 @@ pub(crate) enum Way<T, I> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
     /// `slot` is its seat at the service's desk, which it leaves when it is dropped.
-    pub(crate) fn new(service: &Service<I>, slot: usize, stream: T, way: Way<T, I>) -> Self {
-        let connection = Connection::plain(Arc::clone(&service.0.options.config), clock());
-        let (service, asked) = (service.clone(), None);
+    pub(crate) fn new(
+        service: &Service<I>,
+        slot: usize,
+        stream: T,
+        way: Way<T, I>,
+        security: &Security,
+    ) -> Self
+    where
+        I: Legible,
+    {
+        let config = Arc::clone(&service.0.options.config);
+        let connection = Connection::accept(config, security, clock());
+        let (service, asked, turn) = (service.clone(), None, None);
         let (shut, broken, polling) = (false, false, false);
-        Self { connection, stream, way, service, slot, asked, shut, broken, polling }
+        Self { connection, stream, way, service, slot, asked, turn, shut, broken, polling }
     }
 
     /// Serves it to its end.
@@ -65,6 +78,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
     /// Takes in what happened, does all it can, and sees to it that it is woken for the rest.
     fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Ended {
         self.polling = true;
+        // Everybody else that was ready has been polled since.
+        self.turn = self.turn.take().filter(|turn| matches!(**turn, Turn::Awaited(_)));
         let now = clock();
         let mut budget = self.service.0.options.turn_bytes_max.max(READ_BYTES);
         self.hear(cx, now);
@@ -75,13 +90,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
             match (moved, self.connection.closed()) {
                 (Err(error), _) => {
                     if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
-                        tracing::error!("a file was cut short while its image was sent");
+                        tracing::error!("{CUT_SHORT}");
                     }
                     self.broken = true;
                     self.abort();
                     break Poll::Ready(Err(error));
                 }
-                (Ok(()), Some(reason)) => break Poll::Ready(Ok(reason)),
+                (Ok(()), Some(reason)) => {
+                    if reason == CloseReason::Torn {
+                        tracing::error!("{CUT_SHORT}");
+                        self.abort();
+                    }
+                    break Poll::Ready(Ok(reason));
+                }
                 (Ok(()), None) => {}
             }
             if let Some((id, query)) = self.connection.poll_query() {
@@ -178,6 +199,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
         let mut memory = [MaybeUninit::uninit(); READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut memory);
         if !self.connection.wants_read()
+            || self.connection.is_handshaking() && !self.has_turn(cx)?
             || Pin::new(&mut self.stream).poll_read(cx, &mut buffer)?.is_pending()
         {
             return Ok(false);
@@ -188,6 +210,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
         match bytes {
             [] => self.connection.handle_eof(now),
             bytes => self.connection.handle_input(now, bytes),
+        }
+        Ok(true)
+    }
+
+    /// Handshakes cost much, so one of them goes on, and the others once everybody else that was
+    /// ready has been polled.
+    fn has_turn(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if let Some(tcp) = self.tcp()
+            && tcp.poll_read_ready(cx)?.is_pending()
+        {
+            return Ok(false);
+        }
+        let turn = self.turn.get_or_insert_with(|| {
+            let turns = Arc::clone(&self.service.0.handshakes);
+            Box::new(Turn::Awaited(Box::pin(turns.acquire_owned())))
+        });
+        if let Turn::Awaited(awaited) = &mut **turn {
+            let Poll::Ready(Ok(permit)) = awaited.as_mut().poll(cx) else { return Ok(false) };
+            **turn = Turn::Taken(permit);
+            cx.waker().wake_by_ref();
         }
         Ok(true)
     }
@@ -205,8 +247,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
         Poll::Pending
     }
 
-    /// Hands on what became of the request that ended last.
+    /// Hands on what became of the request that ended last, and of the handshake.
     fn report(&mut self) {
+        if let Some(handshake) = self.connection.poll_handshake() {
+            self.service.0.desk.count(|tally| tally.handshake(handshake));
+        }
         while let Some(report) = self.connection.poll_report() {
             self.service.0.desk.count(|tally| tally.request(&report));
             if let Some(on_report) = &self.service.0.options.on_report {
@@ -232,6 +277,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
     fn deadline(&self) -> Instant {
         self.connection.poll_timeout().map_or_else(Instant::now, Instant::from_std)
     }
+}
+
+/// See [`Peer::has_turn`].
+enum Turn {
+    Awaited(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
+    /// Until the next poll.
+    Taken(
+        #[expect(dead_code, reason = "it is held, and given back when it is dropped")]
+        OwnedSemaphorePermit,
+    ),
 }
 
 type Ended = Poll<io::Result<CloseReason>>;
@@ -283,3 +338,4 @@ fn clock() -> Now {
 }
 
 const READ_BYTES: usize = 16 * 1024;
+const CUT_SHORT: &str = "a file was cut short while its image was sent";

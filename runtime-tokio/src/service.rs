@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otter_protocol::{CloseReason, Config, Counters, Legible, Report, Tally, no_room};
+use otter_protocol::{CloseReason, Config, Counters, Legible, Report, Security, Tally, no_room};
 use otter_store::{Store, Wake};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -24,7 +24,7 @@ use crate::peer::{Peer, Way};
 ///
 /// ```
 /// use otter_store::{Memory, MemoryOptions};
-/// use otter_tokio::{Options, Service, serve};
+/// use otter_tokio::{Options, Security, Service, serve};
 /// use tokio::net::TcpListener;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -36,7 +36,8 @@ use crate::peer::{Peer, Way};
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
 /// println!("devices may check in at {}", listener.local_addr()?);
 /// # service.shutdown(); // The example is over.
-/// serve(&service, listener).await?; // ... until somebody calls `service.shutdown()`.
+/// // ... until somebody calls `service.shutdown()`:
+/// serve(&service, listener, Security::Plain).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -47,6 +48,8 @@ pub(crate) struct Shared<I> {
     pub(crate) options: Options,
     pub(crate) desk: Desk,
     pub(crate) batcher: Batcher<I>,
+    /// Who may go on with a handshake.
+    pub(crate) handshakes: Arc<Semaphore>,
 }
 
 /// Settings of a [`Service`].
@@ -68,6 +71,9 @@ pub struct Options {
     /// Bytes that one connection may move in one turn before the others have theirs. Default
     /// 1 MiB.
     pub turn_bytes_max: usize,
+    /// TLS handshakes that go on at once, before all others that are ready have their turn.
+    /// Default 1. On a runtime of many threads, how many of these a flood of handshakes may have.
+    pub handshakes_at_once: usize,
     /// How long open transfers may go on after [`Service::shutdown`] before [`serve`] cuts them
     /// off. Default 30 s.
     pub drain_timeout: Duration,
@@ -92,6 +98,7 @@ impl Default for Options {
             connections_max: 16384,
             backlog: 4096,
             turn_bytes_max: 1 << 20,
+            handshakes_at_once: 1,
             drain_timeout: Duration::from_secs(30),
             config: Arc::default(),
             on_report: None,
@@ -109,7 +116,8 @@ impl<I: AsRef<[u8]> + Clone + Send + 'static> Service<I> {
         let ring = Arc::clone(&bell);
         let store = make_store(Arc::new(move || ring.notify_one()));
         let (desk, batcher) = (Desk::default(), Batcher::new(Arc::clone(&bell)));
-        let shared = Arc::new(Shared { options, desk, batcher });
+        let handshakes = Arc::new(Semaphore::new(options.handshakes_at_once.max(1)));
+        let shared = Arc::new(Shared { options, desk, batcher, handshakes });
         let batching = batcher::run(Arc::downgrade(&shared), bell, store);
         (Self(shared), Box::pin(batching))
     }
@@ -136,8 +144,8 @@ impl<I> Service<I> {
     }
 }
 
-/// Drives one connection over anything that reads and writes, such as TLS or a pipe in memory,
-/// until it is closed. Dropping the future resets it.
+/// Drives one connection over anything that reads and writes, such as a pipe in memory, until it is
+/// closed. Dropping the future resets it.
 ///
 /// The bytes of an image pass through user space here, which is why it must be [`Legible`]; over
 /// plain TCP [`drive_tcp`] costs less. [`Options::connections_max`] does not hold it back.
@@ -177,26 +185,28 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
-    Peer::new(service, slot, stream, Way::Read(I::read)).run()
+    Peer::new(service, slot, stream, Way::Read(I::read), &Security::Plain).run()
 }
 
-/// Drives one plain TCP connection, accepted by whomever, until it is closed: as [`drive`], but
-/// images leave from their mapping without passing through user space.
+/// Drives one TCP connection, accepted by whomever and protected so, until it is closed: as
+/// [`drive`], but without TLS images leave from their mapping without passing through user space.
 ///
 /// # Errors
 /// As [`drive`].
-pub fn drive_tcp<I: AsRef<[u8]> + Clone>(
+pub fn drive_tcp<I: Legible + AsRef<[u8]> + Clone>(
     service: &Service<I>,
     stream: TcpStream,
+    security: &Security,
 ) -> impl Future<Output = io::Result<CloseReason>> + use<I> {
     // Without it an answer may wait for a peer's acknowledgement; the answer is as good.
     let _ = stream.set_nodelay(true);
     let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
-    Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp)).run()
+    Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp), security).run()
 }
 
 /// Serves a listening socket until [`Service::shutdown`] and the drain that follows: at most
-/// [`Options::drain_timeout`], then what is left of the service's connections is cut off.
+/// [`Options::drain_timeout`], then what is left of the service's connections is cut off. One
+/// service may have any number of them.
 ///
 /// Each connection is a task of the runtime that this runs on. Accepted sockets have the buffers
 /// of the listening one, which are the caller's to choose. Left to itself the kernel lets a peer
@@ -217,9 +227,10 @@ pub fn drive_tcp<I: AsRef<[u8]> + Clone>(
 ///
 /// # Errors
 /// The socket is none of TCP. What accepting fails of passes: it is logged and tried again.
-pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
+pub async fn serve<I: Legible + AsRef<[u8]> + Clone + Send + 'static>(
     service: &Service<I>,
     listener: TcpListener,
+    security: Security,
 ) -> io::Result<()> {
     let socket = SockRef::from(&listener);
     // Every accepted socket inherits it; see `drive_tcp`.
@@ -233,7 +244,7 @@ pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
         accepted = listener.accept() => Some(accepted),
     } {
         match accepted {
-            Ok((stream, _)) => admit(service, stream),
+            Ok((stream, _)) => admit(service, stream, &security),
             Err(error) => pause(service, &error).await,
         }
     }
@@ -242,7 +253,7 @@ pub async fn serve<I: AsRef<[u8]> + Clone + Send + 'static>(
     for _ in 0..service.0.options.backlog {
         tokio::select! {
             biased;
-            Ok((stream, _)) = listener.accept() => admit(service, stream),
+            Ok((stream, _)) = listener.accept() => admit(service, stream, &security),
             () = std::future::ready(()) => break,
         }
     }
@@ -264,15 +275,22 @@ async fn pause<I>(service: &Service<I>, error: &io::Error) {
     }
 }
 
-fn admit<I: AsRef<[u8]> + Clone + Send + 'static>(service: &Service<I>, stream: TcpStream) {
+fn admit<I: Legible + AsRef<[u8]> + Clone + Send + 'static>(
+    service: &Service<I>,
+    stream: TcpStream,
+    security: &Security,
+) {
     if let Some(slot) = service.0.desk.enter(service.0.options.connections_max) {
-        tokio::spawn(Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp)).run());
+        tokio::spawn(Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp), security).run());
         return;
     }
     // What is not read would turn the end into a reset, which can destroy the answer.
     let _ = stream.try_read(&mut [0; 4096]);
     let refused = service.tally().refused.read();
     service.0.desk.count(|tally| tally.refused.add(1));
+    if !matches!(security, Security::Plain) {
+        return;
+    }
     // Once, if the socket takes it.
     let _ = stream.try_write(&no_room(&service.0.options.config, refused));
 }

@@ -12,7 +12,7 @@ use otter_protocol::{
     Release, ReleaseId,
 };
 use otter_store::{Image, Memory, MemoryOptions, Store, Ticket};
-use otter_tokio::{Options, Service, drive, drive_tcp, serve};
+use otter_tokio::{Options, Security, Service, drive, drive_tcp, serve};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, duplex};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -198,7 +198,7 @@ async fn many_connections_on_a_runtime_of_many_threads() {
     let address = listener.local_addr().expect("an address");
     let serving = tokio::spawn({
         let service = service.clone();
-        async move { serve(&service, listener).await }
+        async move { serve(&service, listener, Security::Plain).await }
     });
     let mut devices = JoinSet::new();
     for _ in 0..200 {
@@ -230,7 +230,7 @@ async fn who_waits_at_the_door_is_served_before_it_closes() {
         devices.push(device);
     }
     service.shutdown();
-    let serving = serve(&service, listener);
+    let serving = serve(&service, listener, Security::Plain);
     let reading = async {
         for device in &mut devices {
             let mut answer = Vec::new();
@@ -303,7 +303,7 @@ async fn a_socket_that_was_accepted_elsewhere_is_served() {
         fetch(TcpStream::connect(address).await.expect("a connection")).await
     });
     let (stream, _) = listener.accept().await.expect("the device");
-    assert!(matches!(drive_tcp(&service, stream).await, Ok(CloseReason::Peer)));
+    assert!(matches!(drive_tcp(&service, stream, &Security::Plain).await, Ok(CloseReason::Peer)));
     assert!(body(&device.await.expect("no panic")) == image);
 }
 

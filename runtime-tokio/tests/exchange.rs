@@ -9,4 +9,4 @@ mod driver;
 mod exchange;
 
 pub(crate) use driver::{Handle, Server};
-pub(crate) use mio_driver::{OnReport, Options, bind, listen};
+pub(crate) use mio_driver::{Listeners, OnReport, Options, bind, listen};

@@ -8,4 +8,4 @@ mod driver;
 mod limits;
 
 pub(crate) use driver::{Handle, Server};
-pub(crate) use mio_driver::{OnReport, Options, bind, listen};
+pub(crate) use mio_driver::{Listeners, OnReport, Options, bind, listen};

@@ -1,5 +1,6 @@
 //! `GET /metrics`: what was counted, added up when somebody asks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Admin, ask};
 use crate::failure::Failure;
+use crate::tls::{Expiry, TlsStats};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Result<impl IntoResponse, Failure> {
     let text = ask(&admin, |admin| render(families(admin))).await?;
@@ -38,10 +40,10 @@ enum Values {
     Histogram { sum: f64, count: u64, buckets: Vec<(f64, u64)> },
 }
 
-type Labels = Vec<(&'static str, &'static str)>;
+type Labels = Vec<(&'static str, Cow<'static, str>)>;
 
 fn families(admin: &Admin) -> Vec<Family> {
-    let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    let version = vec![("version", env!("CARGO_PKG_VERSION").into())];
     let mut families = vec![
         Family {
             name: "build_info",
@@ -56,14 +58,16 @@ fn families(admin: &Admin) -> Vec<Family> {
     families.extend(stats.redis.iter().flat_map(of_redis));
     if let Some(served) = &admin.served {
         families.extend(of_devices(&served.counters()));
+        let tls = admin.certificates.as_ref().map(|certificates| certificates.stats());
+        families.extend(of_tls(&tls.unwrap_or_default()));
     }
     families
 }
 
 fn of_store(stats: &StoreStats) -> Vec<Family> {
     let states = vec![
-        (vec![("state", "open")], stats.tokens_open),
-        (vec![("state", "started")], stats.tokens_started),
+        (vec![("state", "open".into())], stats.tokens_open),
+        (vec![("state", "started".into())], stats.tokens_started),
     ];
     vec![
         gauge("owners", "Owners", stats.owners),
@@ -138,9 +142,9 @@ fn of_devices(counters: &Counters) -> Vec<Family> {
     let mut offers = 0;
     for group in counters.requests() {
         let labels = vec![
-            ("endpoint", endpoint(group.endpoint)),
-            ("outcome", outcome(group.outcome)),
-            ("status", status_class(group.status_class)),
+            ("endpoint", endpoint(group.endpoint).into()),
+            ("outcome", outcome(group.outcome).into()),
+            ("status", status_class(group.status_class).into()),
         ];
         *requests.entry(labels).or_default() += group.count;
         if group.endpoint == Endpoint::CheckIn {
@@ -188,6 +192,24 @@ fn of_devices(counters: &Counters) -> Vec<Family> {
             counters.accept_pauses,
         ),
         answers(&counters.answers),
+    ]
+}
+
+fn of_tls(tls: &TlsStats) -> Vec<Family> {
+    let mut ends: BTreeMap<Labels, u64> = BTreeMap::new();
+    for Expiry { name, key, not_after } in &tls.certificates {
+        let labels = vec![("name", name.clone().into()), ("key", (*key).into())];
+        // Of two alike, the one that ends first is the one to know of.
+        ends.entry(labels).and_modify(|end| *end = (*end).min(*not_after)).or_insert(*not_after);
+    }
+    let reloads = [("ok", tls.reloads_total), ("failed", tls.reloads_failed_total)];
+    vec![
+        Family {
+            name: "tls_certificate_expiry_seconds",
+            help: "Unix time at which a certificate ends, by its first name and its sort of key",
+            values: Values::Gauges(ends.into_iter().collect()),
+        },
+        labelled("tls_reloads", "Times that certificates were read again", "result", reloads),
     ]
 }
 
@@ -259,7 +281,7 @@ fn labelled(
     label: &'static str,
     values: impl IntoIterator<Item = (&'static str, u64)>,
 ) -> Family {
-    let values = values.into_iter().map(|(text, value)| (vec![(label, text)], value));
+    let values = values.into_iter().map(|(text, value)| (vec![(label, text.into())], value));
     Family { name, help, values: Values::Counters(values.collect()) }
 }
 
@@ -413,11 +435,29 @@ mod tests {
     }
 
     #[test]
+    fn certificates_of_one_name_are_told_apart_or_merged() {
+        let expiry = |key, not_after| Expiry { name: "a.example".to_owned(), key, not_after };
+        let certificates = vec![expiry("rsa", 3), expiry("ecdsa", 2), expiry("rsa", 1)];
+        let tls = TlsStats { certificates, reloads_total: 4, reloads_failed_total: 5 };
+        let text = render(of_tls(&tls)).expect("rendered");
+        for line in [
+            "otter_tls_certificate_expiry_seconds{name=\"a.example\",key=\"ecdsa\"} 2",
+            "otter_tls_certificate_expiry_seconds{name=\"a.example\",key=\"rsa\"} 1",
+            "otter_tls_reloads_total{result=\"ok\"} 4",
+            "otter_tls_reloads_total{result=\"failed\"} 5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert_eq!(text.matches("key=\"rsa\"").count(), 1, "{text}");
+    }
+
+    #[test]
     fn the_documentation_lists_exactly_these_metrics() {
         let mut families = of_store(&StoreStats::default());
         families.extend(of_origins(&StoreStats::default()));
         families.extend(of_redis(&RedisStats::default()));
         families.extend(of_devices(&Counters::default()));
+        families.extend(of_tls(&TlsStats::default()));
         let mut existing: Vec<_> = families
             .iter()
             .map(|family| match family.values {

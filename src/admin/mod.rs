@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::devices::Devices;
 use crate::failure::{Failure, Kind};
 use crate::shapes::{Health, OriginEntry, Refused};
+use crate::tls::Certificates;
 
 mod devices;
 mod metrics;
@@ -33,6 +34,8 @@ pub(crate) struct Admin {
     started_unix: u64,
     /// The device side of this process, if it has one.
     served: Option<Devices>,
+    /// What its devices are shown, if it speaks TLS.
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Admin {
@@ -41,6 +44,7 @@ impl Admin {
         core: Config,
         image_bytes_max: u64,
         served: Option<Devices>,
+        certificates: Option<Arc<Certificates>>,
     ) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -50,6 +54,7 @@ impl Admin {
             started: Instant::now(),
             started_unix: since_1970.as_secs(),
             served,
+            certificates,
         }
     }
 }

@@ -133,7 +133,9 @@ impl Operator {
     /// releases in the order of their publication, devices in the order of their registration,
     /// tokens behind their devices. That is the order in which [`Operator::import`] needs them.
     ///
-    /// What is written meanwhile may be in it or not, so nobody should write.
+    /// What is written meanwhile may be in it or not, so nobody should write. Left out are the keys
+    /// of TLS session tickets ([`Operator::ticket_keys`]): they are no facts, and the fewer have
+    /// them the better.
     ///
     /// # Errors
     /// What `each` returned, or [`OperatorError::Unavailable`] if the store cannot be read.

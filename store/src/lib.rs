@@ -106,6 +106,7 @@ pub use publishing::{IssuedToken, Judge, NewRelease, Published, ReleaseRow, Targ
 pub use redis::{Redis, RedisOptions, RedisStore};
 pub use staging::Staged;
 pub use stats::{Buckets, RedisStats, StoreStats};
+pub use tickets::TicketKey;
 
 mod aside;
 mod clock;
@@ -134,6 +135,7 @@ mod staging;
 mod stats;
 mod tabled;
 mod tables;
+mod tickets;
 mod token;
 mod unfinished;
 

@@ -14,6 +14,7 @@ use crate::job::Outcome;
 use crate::origin::OriginState;
 use crate::publishing::Publication;
 use crate::stats::StoreStats;
+use crate::tickets::TicketKey;
 
 /// The operator's side of a store. Cheap to clone; every call blocks until what it did is
 /// durable, so call it from a thread that may wait.
@@ -43,7 +44,7 @@ pub(crate) trait Backing: Facts + Publication + Copying {}
 
 impl<B: Facts + Publication + Copying> Backing for B {}
 
-/// The part of a [`Backing`] that speaks of owners, keys and devices.
+/// The part of a [`Backing`] that speaks of owners, keys and devices, and of what servers share.
 pub(crate) trait Facts: Send + Sync {
     fn create_owner(&self, owner: Option<OwnerId>) -> Outcome<OwnerId>;
     fn owners(&self) -> Outcome<Vec<OwnerRow>>;
@@ -53,6 +54,7 @@ pub(crate) trait Facts: Send + Sync {
     fn devices(&self, filter: &DeviceFilter) -> Outcome<Vec<DeviceRow>>;
     fn device(&self, device: DeviceId) -> Outcome<Option<DeviceRow>>;
     fn set_device(&self, device: DeviceId, change: DeviceChange) -> Outcome<DeviceRow>;
+    fn ticket_keys(&self, period: u64) -> Outcome<Vec<TicketKey>>;
     fn stats(&self) -> StoreStats;
     fn trouble(&self) -> Option<String>;
     fn depot(&self) -> &Depot;
@@ -227,6 +229,18 @@ impl Operator {
         change: DeviceChange,
     ) -> Result<DeviceRow, OperatorError> {
         self.backing.set_device(device, change)
+    }
+
+    /// The keys with which all servers of this store encrypt TLS session tickets during the period
+    /// of `now_unix` (seconds), the oldest first: of the two periods before it as far as there are
+    /// any, of it, and of the next one. Makes the last two where they are missing; whoever asks
+    /// gets the same ones. No [`Operator::export`] contains them, and no file of ours.
+    ///
+    /// # Errors
+    /// [`OperatorError::Unavailable`] if the store cannot be asked; [`OperatorError::Invalid`] if
+    /// `now_unix` differs from Redis' own clock by so much that the keys of others are of no use.
+    pub fn ticket_keys(&self, now_unix: u64) -> Result<Vec<TicketKey>, OperatorError> {
+        self.backing.ticket_keys(TicketKey::period_at(now_unix))
     }
 
     /// Counts, for metrics.

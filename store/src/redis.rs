@@ -54,6 +54,7 @@ mod queries;
 mod reply;
 mod round;
 mod status;
+mod tickets;
 mod trouble;
 
 /// The store of many servers: facts in Redis 7 or Valkey, images in a directory.

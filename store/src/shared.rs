@@ -11,10 +11,11 @@ use crate::image::Image;
 use crate::images::ImageName;
 use crate::stats::Counters;
 use crate::tables::{Tables, Write};
+use crate::tickets::HeldKeys;
 use crate::token::Mint;
 use crate::{Ticket, Wake};
 
-/// Facts, images, time, randomness and counters of one store.
+/// Facts, images, time, randomness, counters and keys of TLS tickets of one store.
 #[derive(Debug)]
 pub(crate) struct Shared {
     tables: RwLock<Tables>,
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     pub(crate) clock: SteadyClock,
     pub(crate) mint: Mint,
     pub(crate) counters: Counters,
+    pub(crate) ticket_keys: HeldKeys,
     closed: AtomicBool,
 }
 
@@ -33,6 +35,7 @@ impl Shared {
             clock: SteadyClock::new(clock, highest_ms),
             mint: Mint::new(),
             counters: Counters::default(),
+            ticket_keys: HeldKeys::default(),
             closed: AtomicBool::new(false),
         }
     }

@@ -21,6 +21,7 @@ use crate::operator::{
 use crate::shared::Shared;
 use crate::stats::StoreStats;
 use crate::tables::{Change, KeptDevice, Key, Plan, Tables, Touch};
+use crate::tickets::TicketKey;
 use crate::token::key_hash;
 use crate::unfinished::Unfinished;
 
@@ -220,6 +221,15 @@ impl Facts for Tabled {
             Ok(())
         })?;
         self.device(device)?.ok_or_else(|| not_found(Subject::Device))
+    }
+
+    fn ticket_keys(&self, period: u64) -> Outcome<Vec<TicketKey>> {
+        if self.shared.trouble().is_some() {
+            return Err(OperatorError::unavailable(Closed));
+        }
+        let minted = TicketKey::minted(period, &self.shared.mint);
+        let minted = minted.map_err(OperatorError::unavailable)?;
+        Ok(self.shared.ticket_keys.during(period, minted))
     }
 
     fn stats(&self) -> StoreStats {

@@ -3,18 +3,27 @@
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use crate::program::{Data, command};
+use crate::program::{Data, command, text};
 
 #[test]
 fn the_printed_lines_play_a_device() {
     for shell in ["sh", "bash"] {
-        play(shell, "plain");
+        play(shell, "plain", &["--listen", "0.0.0.0:0"]);
     }
 }
 
 #[test]
 fn they_work_where_the_path_needs_quotes() {
-    play("sh", "it's a $place");
+    play("sh", "it's a $place", &["--listen", "0.0.0.0:0"]);
+}
+
+#[test]
+fn they_work_where_there_is_only_tls() {
+    let data = Data::new();
+    let made = data.json(&["cert", "self-signed"]);
+    let (certificate, key) = (text(&made, "certificate"), text(&made, "key"));
+    let tls = ["--tls-listen", "0.0.0.0:0", "--cert", &certificate, "--key", &key];
+    play("sh", "by TLS", &[&["--listen", "off"], &tls[..]].concat());
 }
 
 #[test]
@@ -27,11 +36,12 @@ fn the_second_start_prints_nothing_and_makes_nothing() {
     assert_eq!(data.json(&["owner", "list"]).as_array().map(Vec::len), Some(1));
 }
 
-fn play(shell: &str, name: &str) {
+fn play(shell: &str, name: &str, args: &[&str]) {
     let data = Data::new();
     let directory = data.beside(name);
     let mut child = command(&directory)
-        .args(["serve", "--listen", "0.0.0.0:0"])
+        .arg("serve")
+        .args(args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

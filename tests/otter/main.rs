@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod certificates;
 mod commands;
 mod crash;
 mod demo;

@@ -1,7 +1,7 @@
 //! Starting the program, and stopping it in every way.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
@@ -75,7 +75,10 @@ pub(crate) struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
     stderr: Option<JoinHandle<String>>,
+    /// Where devices connect without TLS; port 0 if they cannot.
     pub(crate) http: SocketAddr,
+    /// Where they connect by TLS.
+    pub(crate) https: Vec<SocketAddr>,
     /// Where other servers fetch images, if they may.
     pub(crate) images: Option<SocketAddr>,
     pub(crate) admin: PathBuf,
@@ -84,7 +87,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(data)
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .arg("serve")
+            .args(if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
             .args(args)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
@@ -100,20 +104,24 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("readable");
-        let Some((http, admin)) = line
-            .strip_prefix("ready http=")
+        let Some((places, admin)) = line
+            .strip_prefix("ready ")
             .and_then(|rest| rest.trim_end_matches('\n').split_once(" admin="))
         else {
             let _ = child.kill();
             panic!("not ready: {line:?}\n{}", reader.join().expect("text"));
         };
-        let (http, images) = match http.split_once(" images=") {
-            Some((http, images)) => (http, Some(images.parse().expect("an address"))),
-            None => (http, None),
+        let place = |name: &str| {
+            let mut pairs = places.split(' ').filter_map(|place| place.split_once('='));
+            pairs.find(|(known, _)| *known == name).map(|(_, addresses)| addresses)
         };
-        let http = http.parse().expect("an address");
+        let address = |text: &str| text.parse().expect("an address");
+        let http = place("http").map_or(NOWHERE, address);
+        let https =
+            place("https").into_iter().flat_map(|all| all.split(',')).map(address).collect();
+        let images = place("images").map(address);
         let admin = PathBuf::from(admin);
-        Self { child, stdout, stderr: Some(reader), http, images, admin }
+        Self { child, stdout, stderr: Some(reader), http, https, images, admin }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -183,3 +191,6 @@ pub(crate) fn keys(value: &Value) -> Vec<&str> {
 pub(crate) fn text(value: &Value, member: &str) -> String {
     value[member].as_str().unwrap_or_else(|| panic!("{member} in {value}")).to_owned()
 }
+
+/// Where nobody listens.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -1,7 +1,7 @@
 //! The simulated world in which Otter is tried.
 //!
 //! Nothing here opens a socket, reads a clock or waits, except [`redis`] and [`load`], which are
-//! for tests of real servers. Where to look:
+//! for tests of real servers, and [`handshake`], which counts CPU time. Where to look:
 //!
 //! | to | read |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! | speak TLS to a connection, or send what no TLS library would | [`tls`] |
 //! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
 //! | load real servers at a steady rate, and judge every answer | [`load`] |
+//! | let a client and a server of rustls shake hands in memory | [`handshake`] |
 //! | see why a token ends when it does | [`TokenModel`], and `tests/tests/token_model.rs` |
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
@@ -29,6 +30,7 @@ pub mod check_in;
 pub mod clock;
 pub mod device;
 pub mod exchange;
+pub mod handshake;
 pub mod image;
 pub mod laws;
 pub mod load;

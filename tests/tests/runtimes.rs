@@ -88,7 +88,7 @@ macro_rules! start {
         options.config = Arc::new($scene.config.clone());
         options.connections_max = $connections_max;
         let server = $driver::Server::bind(options).expect("a free port");
-        let (address, shop) = (server.local_addr(), Shop::of($scene));
+        let (address, shop) = (server.local_addrs()[0], Shop::of($scene));
         let handle = server.spawn(|_, wake| shop.store(wake)).expect("a thread");
         let (stop, wait) = (handle.clone(), handle.clone());
         Stage {

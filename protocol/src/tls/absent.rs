@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use crate::buffers::Buffers;
+use crate::mandate::Mandate;
 use crate::report::{Handshake, TlsFailure};
 
 /// See `mod.rs`.
@@ -11,7 +12,7 @@ pub(crate) struct Tls(Infallible);
 /// See `mod.rs`.
 #[expect(dead_code, reason = "nothing is received without TLS")]
 pub(crate) enum Received<'a> {
-    Opened,
+    Opened(Option<Mandate>),
     Plain(&'a [u8]),
     Eof,
     Failed,
@@ -41,6 +42,10 @@ impl Tls {
     }
 
     pub(crate) fn advance(&mut self, _: usize, _: &Buffers) -> usize {
+        match self.0 {}
+    }
+
+    pub(crate) fn owed(&self) -> u64 {
         match self.0 {}
     }
 

@@ -9,13 +9,16 @@ mod hello;
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
 use rustls::{Error, HandshakeKind, ServerConfig};
+use webpki::EndEntityCert;
 
 use crate::buffers::Buffers;
+use crate::mandate::Mandate;
 use crate::report::{Handshake, TlsFailure};
 use crate::tls::hello::Hello;
 
@@ -50,8 +53,8 @@ enum Stage {
 
 /// What came out of ciphertext.
 pub(crate) enum Received<'a> {
-    /// The handshake is done.
-    Opened,
+    /// The handshake is done. `Some`: the peer's certificate narrows it to this.
+    Opened(Option<Mandate>),
     /// What the peer sent.
     Plain(&'a [u8]),
     /// The peer sends nothing more; it may still read.
@@ -171,6 +174,11 @@ impl Tls {
         rest
     }
 
+    /// Bytes of plaintext that are sealed and have not left.
+    pub(crate) fn owed(&self) -> u64 {
+        (self.sealed - self.left) as u64
+    }
+
     /// What was sealed is owed to nobody any more, but leaves.
     pub(crate) fn disown(&mut self) {
         (self.sealed, self.left) = (0, 0);
@@ -250,10 +258,9 @@ impl Tls {
                 connection.process_tls_records(&mut input[used..]);
             used += discard;
             let is_blocked = match state {
+                // Of the end of the handshake is told first; the records stay until then.
+                Ok(ConnectionState::ReadTraffic(_)) if !*is_open => false,
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    if !std::mem::replace(is_open, true) {
-                        tell(Received::Opened);
-                    }
                     while let Some(Ok(record)) = traffic.next_record() {
                         used += record.discard;
                         tell(Received::Plain(record.payload));
@@ -277,7 +284,7 @@ impl Tls {
                 Err(error) => break Some(error),
             };
             if !connection.is_handshaking() && !std::mem::replace(is_open, true) {
-                tell(Received::Opened);
+                tell(Received::Opened(mandate_of(connection.peer_certificates())));
             }
             if is_blocked {
                 break None;
@@ -412,6 +419,12 @@ fn failure_of(error: &Error) -> TlsFailure {
         Error::NoCertificatesPresented | Error::InvalidCertificate(_) => TlsFailure::NotTrusted,
         _ => TlsFailure::Malformed,
     }
+}
+
+/// What the certificate that was verified says of whom its bearer may speak for.
+fn mandate_of(chain: Option<&[CertificateDer<'_>]>) -> Option<Mandate> {
+    let certificate = EndEntityCert::try_from(chain?.first()?).ok()?;
+    Mandate::of(certificate.valid_uri_names())
 }
 
 /// More than a record has, but for a first message in pieces, whose end TLS judges.

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use otter_mio::{Handle, Options, Server};
 use otter_protocol::{
-    Alias, Answer, Counters, Device, DeviceId, DeviceStanding, Endpoint, KeyStanding, Kind, Offer,
-    Outcome, Query, Record, Recorded, Redemption, Release, ReleaseId, Standing,
+    Alias, Answer, Counters, Device, DeviceId, DeviceStanding, Endpoint, KeyStanding, Kind,
+    Legible, Offer, Outcome, Query, Record, Recorded, Redemption, Release, ReleaseId, Standing,
 };
 use otter_store::{Store, Ticket, Wake};
 
 /// What test images are.
-pub(crate) trait Image: AsRef<[u8]> + Clone + Send + Sync + 'static {}
-impl<I: AsRef<[u8]> + Clone + Send + Sync + 'static> Image for I {}
+pub(crate) trait Image: AsRef<[u8]> + Legible + Clone + Send + Sync + 'static {}
+impl<I: AsRef<[u8]> + Legible + Clone + Send + Sync + 'static> Image for I {}
 
 /// The script of a store, shared by all workers: it knows every device and one image, and can hold
 /// its answers back.
@@ -187,7 +187,7 @@ impl Running {
         options.workers = 1;
         change(&mut options);
         let server = Server::bind(options).expect("a free port");
-        let address = server.local_addr();
+        let address = server.local_addrs()[0];
         let script = script.clone();
         let handle = server.spawn(|_, wake| script.store(wake)).expect("threads");
         Self { handle, address }

@@ -7,6 +7,7 @@ mod tokio_server;
 
 use std::io;
 
+use otter_protocol::Legible;
 use otter_store::{Store, Wake};
 
 pub(crate) use tokio_server::{Handle, Server};
@@ -16,7 +17,10 @@ impl Server {
         self.handle.clone()
     }
 
-    pub(crate) fn run<S: Store>(self, make_store: impl FnMut(usize, Wake) -> S) -> io::Result<()> {
+    pub(crate) fn run<S: Store<Image: Legible>>(
+        self,
+        make_store: impl FnMut(usize, Wake) -> S,
+    ) -> io::Result<()> {
         self.spawn(make_store)?.join()
     }
 }

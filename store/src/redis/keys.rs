@@ -71,6 +71,9 @@ pub(super) const OWNERS: &str = "owners";
 /// String: there while a copy into this Redis is under way.
 pub(super) const UNFINISHED: &str = "unfinished";
 
+/// Hash: the keys of TLS session tickets, by their periods.
+pub(super) const TICKET_KEYS: &str = "ticketkeys";
+
 /// The part of an owner's devices that a device belongs to.
 pub(super) fn shard(udid: DeviceId) -> u8 {
     udid.0[0] >> 4

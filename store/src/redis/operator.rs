@@ -25,6 +25,7 @@ use crate::operator::{
 };
 use crate::stats::{Counters, StoreStats};
 use crate::tables::Key;
+use crate::tickets::TicketKey;
 use crate::token::{Mint, key_hash};
 
 /// An operator's side that asks Redis.
@@ -171,6 +172,11 @@ impl Facts for RedisOperator {
             desk.counters.wrote(1);
             desk.row(device).await?.ok_or_else(|| not_found(Subject::Device))
         })
+    }
+
+    fn ticket_keys(&self, period: u64) -> Outcome<Vec<TicketKey>> {
+        let minted = TicketKey::minted(period, &self.mint).map_err(OperatorError::unavailable)?;
+        self.run(move |desk| async move { desk.ticket_keys(period, &minted).await })
     }
 
     fn stats(&self) -> StoreStats {

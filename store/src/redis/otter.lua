@@ -494,6 +494,30 @@ writes.restore_release = { 2, function(keys, k, args, a)
   return {}
 end }
 
+-- ticket_keys (ticketkeys) period, milliseconds of a period, secret, secret of the next period: the
+-- keys of TLS session tickets held during that period, where it is missing with these. What is over
+-- by Redis' clock goes; the clock of a server may differ from that by one period.
+writes.ticket_keys = { 1, function(keys, k, args, a)
+  local key, period, lasts = keys[k + 1], tonumber(args[a]), tonumber(args[a + 1])
+  local present = math.floor(now / lasts)
+  if math.abs(period - present) > 1 then return { 'apart', text(now) } end
+  redis.call('HSETNX', key, text(period), args[a + 2])
+  redis.call('HSETNX', key, text(period + 1), args[a + 3])
+  redis.call('PEXPIRE', key, text(4 * lasts))
+  local reply = { 'held' }
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local of = tonumber(all[i])
+    if not of or math.abs(of - present) > 2 then
+      redis.call('HDEL', key, all[i])
+    elseif of >= period - 2 and of <= period + 1 then
+      reply[#reply + 1] = all[i]
+      reply[#reply + 1] = all[i + 1]
+    end
+  end
+  return reply
+end }
+
 local function run(operations, keys, args)
   if args[1] == '' then
     local time = redis.call('TIME')

@@ -18,7 +18,7 @@ const PASSWORD_IN_URL: &str = "p%40s%2Fs%3Aw%23%25";
 /// What a user needs for Otter, as docs/redis.md says.
 const RULES: &str = "resetchannels -@all \
     ~ak:* ~own:* ~rels:* ~owners ~unfinished ~rel:* ~dev:* ~facts:* ~push:* ~tok:* ~ott:* \
-    ~mac:* ~devs:* \
+    ~mac:* ~devs:* ~ticketkeys \
     +fcall +function|load +info +ping +scan +wait +client|id +cluster|slots +asking +role \
     +time +exists +del +get +set +pexpire +pttl +hget +hmget +hgetall +hset +hsetnx +hdel \
     +hincrby +zadd +zcard +zrange +zrangebylex +zrem +zscore";
@@ -66,6 +66,9 @@ fn the_least_user_is_enough_for_owners_that_thinx_made_and_for_replicas() {
     let mut bench = Bench::on_redis(options);
     assert_eq!(bench.operator.owners().expect("owners")[0].owner.as_str(), owner);
     whole_life(&mut bench, 'a');
+    let time = primary.client().call(&["TIME"]);
+    let unix_s = time.items()[0].text().parse().expect("seconds");
+    assert_eq!(bench.operator.ticket_keys(unix_s).expect("keys").len(), 2);
     let denied = primary.client().call(&["ACL", "LOG"]);
     assert!(denied.items().is_empty(), "{denied:?}");
 }
