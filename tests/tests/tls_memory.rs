@@ -79,7 +79,8 @@ fn serve(
 
 /// Law 5: what a connection keeps of a peer at its worst, beside what it holds when it is idle. Of
 /// what comes: the part of a record that is not whole, or of a message in pieces 64 KiB, whatever
-/// its records are; a `Vec` that grew has up to twice that. Of what leaves: one batch.
+/// its records are; a `Vec` that grew has up to twice that. Of what leaves: one batch. Spare
+/// buffers of the handshake that are used or given up make the counts smaller by 17 KiB each.
 fn bounds(name: &str, terms: &Terms) {
     let image = Redeemable::of(&Draft::binary("1.2.0", IMAGE_BYTES));
     let rest = IDLE_BYTES_MAX as isize;
