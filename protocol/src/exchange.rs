@@ -150,8 +150,18 @@ impl Exchange {
         } else {
             let blank = head::skip_blank_lines(&self.input[message.end..]);
             self.input.drain(..message.end + blank);
+            give_back(&mut self.input);
         }
         step
+    }
+
+    /// The answer is written: what was kept for it is not needed any more. It may take its peer a
+    /// quarter of an hour.
+    pub(crate) fn answered(&mut self) {
+        for buffer in [&mut self.scratch.text, &mut self.scratch.body] {
+            buffer.clear();
+            give_back(buffer);
+        }
     }
 
     /// Goes on with the store's answer.
@@ -236,6 +246,13 @@ impl Exchange {
     }
 }
 
+/// Gives back what a large request needed, and leaves what most of them do.
+fn give_back(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > GIVEN_BACK_BYTES {
+        buffer.shrink_to(0);
+    }
+}
+
 /// Exchanges that wait to be used again. A clone starts empty: give each thread a [`Config`] of
 /// its own and its lock is never contended.
 #[derive(Default)]
@@ -270,5 +287,7 @@ impl std::fmt::Debug for Spare {
 
 /// Enough for the requests of one turn of a loop; about 2 KiB each.
 const SPARE_MAX: usize = 64;
+/// What a request needed beyond this is given back before its answer leaves.
+const GIVEN_BACK_BYTES: usize = 4096;
 /// A check-in fits; what a large body needed is given back.
 const KEPT_BYTES_MAX: usize = 1024;

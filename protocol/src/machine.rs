@@ -373,6 +373,7 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
         let http_1_1 = head.is_some_and(|head| head.http_1_1);
         let Exchange { output, scratch, close, .. } = &mut *exchange;
         response.write(output, &scratch.body, head_only, http_1_1, *close, &self.config);
+        exchange.answered();
         exchange.report = Some(Report {
             endpoint: exchange.endpoint.unwrap_or(Endpoint::Other),
             status: response.status.code(),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::api::{Content, Context, Part, Response, Step, response};
 use crate::config::StatusMode;
 use crate::digits::bytes_from_hex;
-use crate::http::{Method, Request, Selection, Status};
+use crate::http::{Condition, Method, Request, Selection, Status};
 use crate::id::Token;
 use crate::query::{Answer, Offer, Query, Redemption, Release};
 use crate::report::{Outcome, Refusal};
@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     starting: bool,
     range: Option<Range<usize>>,
     if_range: Option<Range<usize>>,
+    if_match: Option<Range<usize>>,
+    if_none_match: Option<Range<usize>>,
     /// MD5 of what the device runs now.
     sketch_md5: Option<[u8; 16]>,
 }
@@ -61,17 +63,23 @@ pub(super) fn begin<I>(
     let sketch = ["x-esp8266-sketch-md5", "x-esp32-sketch-md5"];
     let sketch = sketch.iter().find_map(|name| request.header(name));
     context.scratch.text.clear();
-    let mut keep = |name| {
-        let start = context.scratch.text.len();
-        context.scratch.text.extend_from_slice(request.header(name)?);
-        Some(start..context.scratch.text.len())
+    let text = &mut context.scratch.text;
+    let mut keep = |name, lines_max| {
+        let start = text.len();
+        let mut lines = request.headers(name).take(lines_max);
+        text.extend_from_slice(lines.next()?);
+        // Lines of a list are one list (RFC 9110 5.3).
+        lines.for_each(|line| text.extend([b",", line].concat()));
+        Some(start..text.len())
     };
     *plan = Some(super::Plan::Redeem(Plan {
         token,
         intent,
         starting: false,
-        range: keep("range"),
-        if_range: keep("if-range"),
+        range: keep("range", 1),
+        if_range: keep("if-range", 1),
+        if_match: keep("if-match", usize::MAX),
+        if_none_match: keep("if-none-match", usize::MAX),
         sketch_md5: sketch.and_then(|md5| bytes_from_hex(&md5.to_ascii_lowercase())),
     }));
     context.ask(Query::Redeem { token })
@@ -112,13 +120,22 @@ impl Plan {
     fn answer<I>(&self, release: Release<I>, forced: bool, context: &Context<'_>) -> Response<I> {
         let offer: &Offer = &release.offer;
         if self.sketch_md5 == Some(offer.md5) && !forced && self.intent != Intent::Version {
-            let content = Content::NotModified(offer.sha256);
-            return Response::new(Status::NOT_MODIFIED, Outcome::NotModified, content);
+            return Response::not_modified(offer);
         }
         let kept = |range: &Option<Range<usize>>| context.scratch.text.get(range.clone()?);
         let etag = response::etag(&offer.sha256);
         let etag = std::str::from_utf8(&etag).unwrap_or_default();
         let size = offer.size;
+        if self.intent != Intent::Version {
+            match Condition::of(kept(&self.if_match), kept(&self.if_none_match), etag) {
+                Condition::Holds => {}
+                Condition::NotModified => return Response::not_modified(offer),
+                Condition::Failed => {
+                    let outcome = Outcome::Refused(Refusal::BadRange);
+                    return Response::new(Status::PRECONDITION_FAILED, outcome, Content::Empty);
+                }
+            }
+        }
         let selection = match self.intent {
             Intent::Bytes => Selection::of(kept(&self.range), kept(&self.if_range), etag, size),
             // A range has a meaning for GET only (RFC 9110 14.2).

@@ -98,6 +98,12 @@ impl<I> Response<I> {
         )
     }
 
+    /// The peer has this image already.
+    pub(crate) fn not_modified(offer: &Offer) -> Self {
+        let content = Content::NotModified(offer.sha256);
+        Self::new(Status::NOT_MODIFIED, Outcome::NotModified, content)
+    }
+
     pub(crate) fn no_route() -> Self {
         Self::refusal(
             Status::NOT_FOUND,
@@ -170,6 +176,10 @@ impl<I> Response<I> {
                 head.field("x-version", version.as_bytes());
                 head.number("Content-Length", 0);
             }
+        }
+        if self.status == Status::UNAUTHORIZED {
+            // The header `Authentication` is no scheme of RFC 9110 11; this names the nearest.
+            head.constant("WWW-Authenticate: THiNX\r\n");
         }
         if matches!(self.outcome, Outcome::Refused(Refusal::Unavailable)) {
             head.number("Retry-After", u64::from(config.retry_after_s));

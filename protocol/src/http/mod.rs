@@ -15,12 +15,14 @@
 //! here allocates but the caller's own buffers.
 
 pub(crate) mod body;
+mod condition;
 mod fields;
 pub(crate) mod head;
 pub(crate) mod range;
 mod target;
 pub(crate) mod write;
 
+pub(crate) use condition::Condition;
 pub(crate) use range::Selection;
 pub(crate) use write::HeadWriter;
 
@@ -192,6 +194,8 @@ impl Status {
     pub(crate) const FORBIDDEN: Self = Self::new(403, "HTTP/1.1 403 Forbidden\r\n");
     pub(crate) const NOT_FOUND: Self = Self::new(404, "HTTP/1.1 404 Not Found\r\n");
     pub(crate) const REQUEST_TIMEOUT: Self = Self::new(408, "HTTP/1.1 408 Request Timeout\r\n");
+    pub(crate) const PRECONDITION_FAILED: Self =
+        Self::new(412, "HTTP/1.1 412 Precondition Failed\r\n");
     pub(crate) const CONTENT_TOO_LARGE: Self = Self::new(413, "HTTP/1.1 413 Content Too Large\r\n");
     pub(crate) const URI_TOO_LONG: Self = Self::new(414, "HTTP/1.1 414 URI Too Long\r\n");
     pub(crate) const RANGE_NOT_SATISFIABLE: Self =
@@ -238,6 +242,7 @@ mod tests {
             (Status::FORBIDDEN, 403, "Forbidden"),
             (Status::NOT_FOUND, 404, "Not Found"),
             (Status::REQUEST_TIMEOUT, 408, "Request Timeout"),
+            (Status::PRECONDITION_FAILED, 412, "Precondition Failed"),
             (Status::CONTENT_TOO_LARGE, 413, "Content Too Large"),
             (Status::URI_TOO_LONG, 414, "URI Too Long"),
             (Status::RANGE_NOT_SATISFIABLE, 416, "Range Not Satisfiable"),

@@ -29,7 +29,8 @@ pub(super) fn split<'a>(
     Ok((path, query))
 }
 
-/// What follows the authority of an absolute `http` or `https` URI without query.
+/// What follows the authority of an absolute `http` or `https` URI without query. The authority
+/// has a host (RFC 9110 4.2.1) and no user before it (4.2.4).
 fn without_authority(target: &[u8]) -> Option<&[u8]> {
     let scheme = target.iter().position(|byte| *byte == b':')?;
     if ![&b"http"[..], b"https"].iter().any(|known| target[..scheme].eq_ignore_ascii_case(known)) {
@@ -37,7 +38,9 @@ fn without_authority(target: &[u8]) -> Option<&[u8]> {
     }
     let rest = target[scheme..].strip_prefix(b"://")?;
     let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-    if end == 0 { None } else { Some(&rest[end..]) }
+    let (authority, path) = rest.split_at(end);
+    let is_good = !matches!(authority, [] | [b':', ..]) && !authority.contains(&b'@');
+    is_good.then_some(path)
 }
 
 /// What a byte means for the target that holds it: nothing, [`QUERY`] or [`BAD`].
@@ -76,6 +79,8 @@ mod tests {
             ("GET ftp://a/ HTTP/1.1", "another scheme (3.2.2)"),
             ("GET http:///b HTTP/1.1", "no authority"),
             ("GET http://?b HTTP/1.1", "no authority before a query"),
+            ("GET http://:80/b HTTP/1.1", "a port without a host"),
+            ("GET http://a@b/ HTTP/1.1", "a user"),
             ("GET http:/b HTTP/1.1", "one slash"),
             ("GET http HTTP/1.1", "no colon"),
             ("GET /\u{e9} HTTP/1.1", "beyond ASCII"),
@@ -101,6 +106,7 @@ mod tests {
             ("GET http://a HTTP/1.1", "/", None),
             ("GET HTTPS://a:1/b?c=/d HTTP/1.1", "/b", Some("c=/d")),
             ("GET http://a?b HTTP/1.1", "/", Some("b")),
+            ("GET http://[::1]:80/:@b HTTP/1.1", "/:@b", None),
             ("OPTIONS * HTTP/1.1", "*", None),
             ("OPTIONS /a HTTP/1.1", "/a", None),
             ("CONNECT a:443 HTTP/1.1", "a:443", None),
