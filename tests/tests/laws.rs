@@ -237,6 +237,34 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(300))]
+
+    /// Law 3: of whole requests in a row each gets one answer, in order, until an answer closes;
+    /// all at once as one after the other.
+    #[test]
+    fn every_request_has_one_answer_in_order(
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..8),
+    ) {
+        let samples = samples();
+        let scene = &samples.iter().find(|s| s.name == "redeem").expect("a sample").scene;
+        let requests: Vec<&[u8]> = picks.iter().map(|i| &*i.get(&samples).bytes).collect();
+        let (mut apart, mut ended) = (scene.exchange(), false);
+        let mut answers = Vec::new();
+        for request in &requests {
+            let heard = apart.request(request);
+            prop_assert_eq!(heard.replies().len(), usize::from(!ended));
+            answers.extend(heard.bytes);
+            ended = heard.ended;
+        }
+        let mut together = scene.exchange();
+        together.input(&requests.concat());
+        together.settle();
+        prop_assert_eq!(together.heard().text(), String::from_utf8_lossy(&answers));
+        prop_assert_eq!(together.close(), apart.close());
+    }
+}
+
 const TARGETS: [&str; 3] = ["/device/register", "/device/firmware", "/device/addpush"];
 
 fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use otter_protocol::{Config, Connection, Now, Query, QueryId};
 use otter_tests::scene::{KEY, Redeemable, registration};
 use otter_tests::tls::{Client, Key, Terms, V1_2, V1_3};
-use otter_tests::{Clock, Draft, ModelStore, Request, Scene};
+use otter_tests::{Clock, Draft, ModelStore, Request, Scene, samples};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use rustls::{ClientConfig, ServerConfig};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -60,6 +62,18 @@ impl Beneath {
         };
         let plain = Self { name: "plain", tls: None };
         [plain, over("TLS 1.2", V1_2), over("TLS 1.3", V1_3)]
+    }
+
+    /// What it may hold while the connection is in this state.
+    fn bytes(&self, state: &str) -> usize {
+        match (&self.tls, state) {
+            (None, _) => 0,
+            // Nothing is sealed, and nothing half received.
+            (Some(_), "Idle" | "Claiming") => TLS_IDLE,
+            (Some(_), "Receiving") => TLS_IDLE + RECORD,
+            (Some(_), "Lingering" | "Closed") => TLS_OVER + BATCH,
+            (Some(_), _) => TLS_IDLE + BATCH,
+        }
     }
 }
 
@@ -214,14 +228,7 @@ impl Cases {
         let mut peer = Peer::new(scene, &self.beneath);
         drive(&mut peer);
         assert_eq!(peer.state(), state, "{what}");
-        let beneath = match (&self.beneath.tls, state) {
-            (None, _) => 0,
-            // Nothing is sealed, and nothing half received.
-            (Some(_), "Idle" | "Asking" | "Claiming") => TLS_IDLE,
-            (Some(_), "Receiving") => TLS_IDLE + RECORD,
-            (Some(_), "Lingering" | "Closed") => TLS_OVER,
-            (Some(_), _) => TLS_IDLE + BATCH,
-        };
+        let beneath = self.beneath.bytes(state);
         let (what, owned) = (what.to_owned(), peer.owned());
         self.cases.push(Case { what, state, bound: bound + beneath, owned });
     }
@@ -254,6 +261,7 @@ fn what_connections_own() {
         responding(&mut cases);
         lingering(&mut cases);
         broken.extend(cases.judge());
+        any_traffic(&cases.beneath);
         steady(&cases.beneath);
         shared(&cases.beneath);
     }
@@ -435,6 +443,43 @@ fn lingering(cases: &mut Cases) {
         peer.settle();
         peer.connection.handle_reset(peer.now);
     });
+}
+
+/// Any requests, cut off anywhere, in any pieces, answered and taken as far as it comes.
+fn any_traffic(beneath: &Beneath) {
+    let samples = samples();
+    let scene = &samples.iter().find(|s| s.name == "redeem").expect("a sample").scene;
+    let index = any::<prop::sample::Index>;
+    let traffic = (
+        prop::collection::vec(index(), 1..5),
+        index(),
+        1..3000_usize,
+        prop::collection::vec(0..5000_usize, 0..12),
+    );
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() };
+    let found = TestRunner::new(config).run(&traffic, |(picks, cut, piece_bytes, takes)| {
+        let bytes: Vec<u8> = picks.iter().flat_map(|i| i.get(&samples).bytes.clone()).collect();
+        let bytes = &bytes[..cut.index(bytes.len() + 1)];
+        let mut peer = Peer::new(scene, beneath);
+        peer.input(bytes, piece_bytes);
+        for take in takes {
+            // A query that was taken waits, or is answered.
+            if !peer.ask() || take % 2 == 0 {
+                peer.answer();
+            }
+            peer.take(take);
+        }
+        let (state, owned) = (peer.state(), peer.owned());
+        let bound = match state.as_str() {
+            "Idle" | "Lingering" | "Closed" => 0,
+            "Receiving" => EXCHANGE + ANSWER + 2 * bytes.len() + 16,
+            _ => EXCHANGE + PLAN + ANSWER + STREAM + GIVEN_BACK + 2 * bytes.len(),
+        };
+        let bound = bound + beneath.bytes(&state);
+        prop_assert!(owned <= bound, "{}, {state}: {owned} of {bound} bytes", beneath.name);
+        Ok(())
+    });
+    found.expect("within the bounds");
 }
 
 /// A thousand requests leave nothing that ten do not, and the last connection leaves nothing.

@@ -16,6 +16,7 @@ use otter_protocol::{Answer, Counters, Query};
 use otter_store::{Store, Ticket, Wake};
 use otter_tests::scene::{KEY, Redeemable, registration};
 use otter_tests::{Draft, ModelStore, Reply, Request, Scene, samples};
+use proptest::prelude::*;
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// The model store as both drivers' one worker asks it; answers can be held back.
@@ -255,6 +256,41 @@ fn kept_and_pipelined_requests() {
         // The 33rd that waited already is the last one.
         peer.rest()
     });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 12, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// Any requests in any pieces, and what a core without a driver makes of them.
+    #[test]
+    fn any_requests_in_any_pieces(
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+        pieces in prop::collection::vec(1usize..700, 1..20),
+    ) {
+        let samples = samples();
+        let scene = &samples.iter().find(|s| s.name == "redeem").expect("a sample").scene;
+        let mut bytes: Vec<u8> =
+            picks.iter().flat_map(|pick| pick.get(&samples).bytes.clone()).collect();
+        bytes.extend(Request::get("/").header("Connection", "close").bytes());
+        let alone = masked(scene.exchange().request(&bytes).bytes);
+        compare("any requests", scene, 10, |stage| {
+            let mut peer = stage.connect();
+            let mut left = bytes.as_slice();
+            for piece in pieces.iter().cycle() {
+                let (now, later) = left.split_at(left.len().min(*piece));
+                peer.send(now);
+                left = later;
+                if left.is_empty() {
+                    break;
+                }
+            }
+            let said = peer.rest();
+            assert!(masked(said.clone()) == alone, "not as the core alone");
+            said
+        });
+    }
 }
 
 #[test]

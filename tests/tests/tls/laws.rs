@@ -230,6 +230,35 @@ proptest! {
         cases: 400, failure_persistence: None, ..ProptestConfig::default()
     })]
 
+    /// Law 1 for any requests in a row: the same plaintext as without TLS and without cuts.
+    #[test]
+    fn any_requests_in_any_pieces_with_any_takes(
+        which in 0..3usize,
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..5),
+        pieces in prop::collection::vec(1usize..2000, 1..20),
+        takes in prop::collection::vec(1usize..3000, 1..20),
+    ) {
+        let samples = samples();
+        let scene = &samples.iter().find(|s| s.name == "redeem").expect("a sample").scene;
+        let bytes: Vec<u8> =
+            picks.iter().flat_map(|pick| pick.get(&samples).bytes.clone()).collect();
+        let whole = scene.exchange().request(&bytes).text();
+        let pair = &pairs()[which];
+        let mut session = Session::with(scene, &pair.0, &pair.1);
+        session.settle();
+        session.client.say(&bytes);
+        let wire = session.client.take_wire();
+        let (mut left, mut sizes) = (wire.as_slice(), pieces.iter().cycle().zip(takes.iter().cycle()));
+        while let Some((piece, take)) = sizes.next().filter(|_| !left.is_empty()) {
+            let (now, later) = left.split_at(left.len().min(*piece));
+            session.take_bytes_max = *take;
+            session.input(now);
+            session.settle();
+            left = later;
+        }
+        prop_assert_eq!(String::from_utf8_lossy(session.client.heard()), whole);
+    }
+
     /// Laws 2 to 9: nothing panics, nothing hangs, everything closes in the end.
     #[test]
     fn any_calls_in_any_order(which in 0..3usize, ops in ops()) {
