@@ -60,3 +60,33 @@ impl<I: Legible + ?Sized> Legible for Arc<I> {
 
 /// How an image is read.
 pub(crate) type Read<I> = for<'a> fn(&'a I, u64, &'a mut [u8]) -> io::Result<&'a [u8]>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same bytes, whoever holds them.
+    #[test]
+    fn is_read_from_anywhere() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let shared = Bytes::from(bytes.clone());
+        for (offset, room, expected) in [
+            (0, 10, &bytes[..10]),
+            (95, 10, &bytes[95..]),
+            (100, 10, &[][..]),
+            (101, 10, &[]),
+            (u64::MAX, 10, &[]),
+            (50, 0, &[]),
+        ] {
+            let read = |image: &dyn Fn(&mut [u8]) -> Vec<u8>| image(&mut vec![0; room]);
+            let found = [
+                read(&|room| bytes[..].read(offset, room).expect("memory").to_vec()),
+                read(&|room| bytes.read(offset, room).expect("memory").to_vec()),
+                read(&|room| shared.read(offset, room).expect("memory").to_vec()),
+                read(&|room| (&shared).read(offset, room).expect("memory").to_vec()),
+                read(&|room| Arc::new(shared.clone()).read(offset, room).expect("memory").to_vec()),
+            ];
+            assert!(found.iter().all(|found| found == expected), "{offset}, {room}: {found:?}");
+        }
+    }
+}

@@ -91,7 +91,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::id::{ApiKey, Token};
+    use crate::id::{Alias, ApiKey, Token};
+    use crate::query::Device;
 
     const OWNER: &str = "07cef9718edaad79b3974251bb5ef4aedca58703142e8c4c48c20f96cda4979c";
     const OTHER: &str = "d2e85e0f04ee7ff3e5a61e1a2d8ca9a7dcbd8ae2ee1bf6a3b8d9e1c5b0f9a6e7";
@@ -136,6 +137,39 @@ mod tests {
         assert!(is_refused(&mandate, identify(Some(OTHER), None)));
         let another = DEVICE.replace("ab01", "ab02");
         assert!(is_refused(&mandate, identify(Some(OTHER), Some(&another))));
+    }
+
+    #[test]
+    fn a_devices_certificate_hides_other_devices() {
+        let mandate = mandate(&[&format!("urn:otter:device:{DEVICE}")]).expect("a mandate");
+        let known = |text: &str| {
+            let id = DeviceId::parse(text).expect("an id");
+            let device = DeviceStanding::Known(Device {
+                id,
+                alias: Alias::invented(id),
+                mac: None,
+                auto_update: true,
+                version: None,
+                env_hash: None,
+                digest: 0,
+                told_auto_update: true,
+                seen: 0,
+                offered: None,
+            });
+            Answer::<Bytes>::Standing(Standing { key: KeyStanding::Valid, device, newest: None })
+        };
+        let standing = |answer| match mandate.narrow(answer) {
+            Answer::Standing(standing) => standing.device,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(standing(known(DEVICE)), DeviceStanding::Known(_)));
+        let another = DEVICE.replace("ab01", "ab02");
+        assert!(matches!(standing(known(&another)), DeviceStanding::Foreign));
+        assert!(matches!(mandate.narrow::<Bytes>(Answer::Kept), Answer::Kept));
+        let token = Token::parse(OWNER.as_bytes()).expect("a token");
+        for query in [Query::Claim { token }, Query::Start { token }] {
+            assert!(!is_refused(&mandate, query), "asked about before");
+        }
     }
 
     #[test]

@@ -48,3 +48,22 @@ impl<'a, I: AsRef<[u8]>> Transmit<'a, I> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image may be cut short under a transfer: what is left is shown, and nothing else.
+    #[test]
+    fn shows_no_more_of_an_image_than_there_is() {
+        let image = b"0123456789";
+        for (offset, len, shown) in
+            [(0, 10, "0123456789"), (8, 10, "89"), (10, 1, ""), (u64::MAX, u64::MAX, "")]
+        {
+            let transmit = Transmit::Image { image, offset, len };
+            let copy = Clone::clone(&transmit);
+            assert_eq!(transmit.as_slice(), shown.as_bytes(), "{offset}, {len}");
+            assert_eq!(copy.as_slice(), shown.as_bytes());
+        }
+    }
+}

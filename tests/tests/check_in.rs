@@ -1,7 +1,7 @@
 //! `POST /device/register` (docs/wire.md 1.1): one test per row, rule and "OURS".
 
 use otter_protocol::{
-    Alias, Answer, DeviceStanding, KeyStanding, Mac, Outcome, Query, Refusal, Standing,
+    Alias, Answer, DeviceStanding, KeyStanding, Mac, Outcome, Query, Recorded, Refusal, Standing,
 };
 use otter_tests::check_in::{again, check_in, ok_body, refusal};
 use otter_tests::scene::{
@@ -339,6 +339,88 @@ fn row_9_what_cannot_be_kept_is_unavailable() {
         assert_eq!(reply.header("Retry-After"), Some("10"));
         assert_eq!(exchange.outcome(), Some(Outcome::Refused(Refusal::Unavailable)));
     }
+}
+
+/// What comes of an offer if the store tells what it kept otherwise than it was asked.
+fn offer_with(tell: impl Fn(&mut Recorded)) -> Heard {
+    let mut exchange = Scene::new().with_release("1.2.0", 9000).with_auto_update().exchange();
+    exchange.input(&Request::check_in(KEY, &registration().wrapped("registration")).bytes());
+    while let Some(query) = exchange.ask() {
+        let mut answer = exchange.store.answer(&query);
+        if let Answer::Recorded(Some(recorded)) = &mut answer {
+            tell(recorded);
+        }
+        exchange.answer(answer);
+    }
+    exchange.settle();
+    exchange.heard()
+}
+
+#[test]
+fn an_offer_without_a_token_is_none() {
+    assert_eq!(offer_with(|recorded| recorded.token = None).reply().status, 503);
+}
+
+#[test]
+fn an_offer_tells_the_flag_as_it_was_kept() {
+    for (auto_update, told) in [(true, "\"auto_update\":true"), (false, "\"auto_update\":false")] {
+        let heard = offer_with(|recorded| recorded.auto_update = auto_update);
+        let reply = heard.reply();
+        assert!(reply.text().contains("\"status\":\"FIRMWARE_UPDATE\""));
+        assert!(reply.text().contains(told), "{}", reply.text());
+    }
+}
+
+/// docs/wire.md 2.2, rule 4: a version that begins with a keyword is told from its last `:` on.
+#[test]
+fn a_version_that_misleads_is_told_without_its_beginning() {
+    for (version, told) in [
+        ("FIRMWARE_UPDATE:1.2.0", "1.2.0"),
+        ("configuration:repo:1.2.0", "1.2.0"),
+        ("repo:1.2.0", "repo:1.2.0"),
+    ] {
+        let scene = Scene::new().with_release(version, 9000).with_auto_update();
+        let body = registration().wrapped("registration");
+        let reply = scene.exchange().request(&Request::check_in(KEY, &body).bytes()).reply();
+        assert_eq!(reply.json()["registration"]["version"], told, "{version}");
+    }
+}
+
+#[test]
+fn row_2_two_registrations_and_what_follows_the_body_are_invalid() {
+    let body = registration().wrapped("registration");
+    let twice = format!("{},{}", &body[..body.len() - 1], &body[1..]);
+    for body in [twice, format!("{body}x"), format!("{body}{{}}")] {
+        let reply = Scene::new().exchange().request(&Request::check_in(KEY, &body).bytes()).reply();
+        assert_eq!(reply.text(), "{\"success\":false,\"response\":\"request_invalid\"}", "{body}");
+    }
+}
+
+/// docs/wire.md 1.1: every field that is known is kept, and no other.
+#[test]
+fn all_known_fields_are_kept() {
+    let names = [
+        "lat",
+        "lon",
+        "rssi",
+        "snr",
+        "station",
+        "commit",
+        "checksum",
+        "push",
+        "timezone_offset",
+        "timezone_abbr",
+    ];
+    let fields = names.iter().fold(registration(), |fields, name| fields.text(name, "x1"));
+    let fields = fields.text("unknown", "x1").text("env_hash", "e1");
+    let request = Request::check_in(KEY, &fields.wrapped("registration"));
+    let heard = Scene::new().exchange().request(&request.bytes());
+    let facts = &heard.record(1).check_in.as_ref().expect("a check-in").facts;
+    let facts: serde_json::Value = serde_json::from_str(facts).expect("JSON");
+    for name in names {
+        assert_eq!(facts[name], "x1", "{name}");
+    }
+    assert!(facts.get("unknown").is_none());
 }
 
 #[test]

@@ -311,6 +311,29 @@ fn use_ott_issues_a_token_before_anything_is_published() {
 }
 
 #[test]
+fn a_token_that_the_store_does_not_issue_is_refused() {
+    let mut exchange = offering().exchange();
+    let body = firmware().text("use", "ott").json();
+    exchange.input(&Request::post("/device/firmware", &body).key(KEY).bytes());
+    exchange.ask().expect("Identify");
+    exchange.answer_truly();
+    exchange.ask().expect("Record");
+    exchange.answer(Answer::Recorded(None));
+    exchange.settle();
+    assert_eq!(exchange.heard().reply().text(), "OTT_API_KEY_NOT_VALID");
+}
+
+#[test]
+fn a_key_that_stands_twice_is_invalid() {
+    for name in ["mac", "udid", "owner", "version", "env_hash", "forced", "use"] {
+        let body = format!("{{\"{name}\":\"1\",\"{name}\":\"1\"}}");
+        let (_, heard) = post(&offering(), &body);
+        let invalid = "{\"success\":false,\"response\":\"request_invalid\"}";
+        assert_eq!(heard.reply().text(), invalid, "{name}");
+    }
+}
+
+#[test]
 fn a_forced_token_says_so() {
     let fields = firmware().text("use", "ott").raw("forced", "\"true\"");
     let (_, heard) = post(&offering(), &fields.json());

@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use otter_protocol::{
-    Answer, CloseReason, DeviceStanding, KeyStanding, QueryId, Redemption, Standing,
+    Answer, CloseReason, Connection, DeviceStanding, KeyStanding, Outcome, QueryId, Redemption,
+    Standing,
 };
-use otter_tests::scene::token_text;
+use otter_tests::scene::{registration, token_text};
 use otter_tests::tls::Beneath;
-use otter_tests::{Draft, Exchange, Ledger, Request, Sample, Scene, samples};
+use otter_tests::{Clock, Draft, Exchange, Ledger, Request, Sample, Scene, samples};
 use proptest::prelude::*;
 
 /// One call of a driver, sensible or not.
@@ -404,6 +405,42 @@ fn law_5_a_busy_connection_stops_reading() {
         fed += request.len();
         assert!(fed <= 8192 + 16_384 + 65_536, "{fed} bytes while an answer is due");
     }
+}
+
+/// The limit behind `wants_read`: a driver that reads on all the same is not followed for ever.
+#[test]
+fn law_5_a_driver_that_does_not_stop_reading_is_cut_off() {
+    let now = Clock::start().now();
+    for is_asking in [true, false] {
+        let mut connection: Connection = Connection::plain(Default::default(), now);
+        let check_in = registration().wrapped("registration");
+        let check_in = Request::check_in(otter_tests::scene::KEY, &check_in).bytes();
+        let health = Request::get("/").bytes();
+        connection.handle_input(now, if is_asking { &check_in } else { &health });
+        let mut fed = 0;
+        while connection.closed().is_none() {
+            assert!(!connection.wants_read() && fed <= 300_000, "{fed}");
+            connection.handle_input(now, &[b'x'; 1000]);
+            fed += 1000;
+        }
+        assert_eq!(connection.closed(), Some(CloseReason::Refused));
+        assert!(fed > 200_000 && connection.transmit().is_none(), "{fed}");
+        assert_eq!(connection.poll_report().map(|report| report.outcome), Some(Outcome::Aborted));
+    }
+}
+
+/// Reports that nobody asks for cost nothing: only the last one waits.
+#[test]
+fn law_5_reports_that_nobody_takes_do_not_pile_up() {
+    let now = Clock::start().now();
+    let mut connection: Connection = Connection::plain(Default::default(), now);
+    for target in ["/", "/nowhere", "/"] {
+        connection.handle_input(now, &Request::get(target).bytes());
+        let shown = connection.transmit().map_or(0, |transmit| transmit.as_slice().len());
+        connection.handle_sent(now, shown);
+    }
+    assert_eq!(connection.poll_report().map(|report| report.status), Some(200));
+    assert_eq!(connection.poll_report(), None);
 }
 
 #[test]

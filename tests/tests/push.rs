@@ -39,6 +39,37 @@ fn assert_forbidden(request: &Request, kinds: &[&str]) {
 }
 
 #[test]
+fn a_body_that_says_something_twice_or_goes_on_is_invalid() {
+    for body in [
+        format!("{{\"push\":\"a\",\"push\":\"a\",\"udid\":\"{DEVICE}\"}}"),
+        format!("{{\"push\":\"a\",\"udid\":\"{DEVICE}\",\"udid\":\"{DEVICE}\"}}"),
+        fields().json() + "x",
+    ] {
+        let (_, heard) = push(&Request::post("/device/addpush", &body).key(KEY));
+        let reply = heard.reply();
+        assert_eq!(reply.status, 400, "{body}");
+        assert_eq!(reply.text(), "{\"success\":false,\"response\":\"request_invalid\"}");
+    }
+}
+
+#[test]
+fn an_empty_push_token_is_none() {
+    assert_answer(&add_push(&fields().text("push", "")).key(KEY), NO_TOKEN, &[]);
+}
+
+#[test]
+fn an_answer_to_something_else_is_unavailable() {
+    for answer in [Answer::Claimed(true), Answer::Recorded(None), Answer::Release(None)] {
+        let mut exchange = Scene::new().exchange();
+        exchange.input(&add_push(&fields()).key(KEY).bytes());
+        exchange.ask().expect("Identify");
+        exchange.answer(answer);
+        exchange.settle();
+        assert_eq!(exchange.heard().reply().status, 503);
+    }
+}
+
+#[test]
 fn without_a_body_or_a_push_token() {
     for request in [
         Request::new("POST", "/device/addpush").key(KEY),

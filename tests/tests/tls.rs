@@ -8,6 +8,8 @@ mod ends;
 mod handshakes;
 #[path = "tls/laws.rs"]
 mod laws;
+#[path = "tls/mandates.rs"]
+mod mandates;
 #[path = "tls/manners.rs"]
 mod manners;
 #[path = "tls/record_sizes.rs"]

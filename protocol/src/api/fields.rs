@@ -2,7 +2,6 @@
 //! belongs counts as its JSON text, `null` as absent; anything nested is refused (docs/wire.md
 //! 1.1).
 
-use crate::api::Response;
 use crate::id::{ApiKey, DeviceId, Mac, OwnerId};
 use crate::json::{Invalid, Text, Value};
 
@@ -81,12 +80,5 @@ pub(crate) fn credential(request: &crate::http::Request<'_>) -> Credential {
             Credential::Missing
         }
         Some(value) => ApiKey::parse(value).map_or(Credential::Malformed, Credential::Key),
-    }
-}
-
-/// Bad JSON and bad shapes are one refusal to the device.
-impl<I> From<Invalid> for Response<I> {
-    fn from(_: Invalid) -> Self {
-        Self::bad_body()
     }
 }

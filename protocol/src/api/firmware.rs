@@ -86,7 +86,7 @@ fn begin_download<I>(
     let identify = fields.identify(owner, key);
     let owned = |field: Field<'_>| field.text().map(|text| Box::from(text.decode()));
     *plan = Some(super::Plan::Firmware(Plan {
-        forced: fields.forced,
+        forced: fields.is_forced(),
         version: owned(fields.version),
         env_hash: owned(fields.env_hash),
         device: None,
@@ -156,7 +156,7 @@ fn begin_issue<I>(
     let (Credential::Key(key), Some(owner)) = (credential(request), fields.owner.owner()) else {
         return refuse_issue(Refusal::NoKey, context);
     };
-    *plan = Some(super::Plan::Issue(IssuePlan { owner, forced: fields.forced, device: None }));
+    *plan = Some(super::Plan::Issue(IssuePlan { owner, forced: fields.is_forced(), device: None }));
     context.ask(Query::Identify(fields.identify(owner, key)))
 }
 
@@ -234,7 +234,7 @@ fn closing<I>(step: Step<I>) -> Step<I> {
 #[derive(Default)]
 struct Fields<'a> {
     uses: Field<'a>,
-    forced: bool,
+    forced: Field<'a>,
     mac: Field<'a>,
     udid: Field<'a>,
     owner: Field<'a>,
@@ -271,14 +271,13 @@ impl<'a> Fields<'a> {
             Some(b"owner") => self.owner.keep(value),
             Some(b"version") => self.version.keep(value),
             Some(b"env_hash") => self.env_hash.keep(value),
-            Some(b"forced") => {
-                let mut forced = Field::default();
-                forced.keep(value)?;
-                self.forced |= matches!(forced.plain(), Some(b"true" | b"1"));
-                Ok(())
-            }
+            Some(b"forced") => self.forced.keep(value),
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn is_forced(&self) -> bool {
+        matches!(self.forced.plain(), Some(b"true" | b"1"))
     }
 
     fn uses_token(&self) -> bool {

@@ -186,6 +186,10 @@ mod tests {
             ("THiNX32:2.10.1", false, false),
             ("my-own:2.3.4", false, false),
             ("thinx", false, false),
+            ("thinx:", false, false),
+            ("thinx:2", false, false),
+            ("thinx:x.3", false, false),
+            ("thinx:2.x", false, false),
             ("", false, false),
         ] {
             assert_eq!(trusts_last_ok_only(firmware), old, "{firmware}");

@@ -196,6 +196,13 @@ mod tests {
     }
 
     #[test]
+    fn decodes_every_short_escape() {
+        let text = Text::new(br#"\"\\\/\b\f\n\r\t"#, true);
+        assert_eq!(text.decode(), "\"\\/\u{8}\u{c}\n\r\t");
+        assert_eq!(Text::unescaped(b"a/b").decode(), "a/b");
+    }
+
+    #[test]
     fn compares_and_decodes_escapes() {
         let text = br#""a\u00e9\/\ud83d\ude00\n""#;
         let Ok(Value::Text(text)) = Reader::new(text, 8).expect("UTF-8").value() else {
