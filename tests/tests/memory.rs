@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use otter_protocol::{Config, Connection, Now, Query, QueryId};
 use otter_tests::scene::{KEY, Redeemable, registration};
-use otter_tests::tls::{Client, Key, Terms, V1_2, V1_3};
+use otter_tests::tls::{Client, Hello, Key, Terms, V1_2, V1_3};
 use otter_tests::{Clock, Draft, ModelStore, Request, Scene, samples};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -31,7 +31,9 @@ const STREAM: usize = 128;
 const GIVEN_BACK: usize = 4096;
 /// H: TLS between requests.
 const TLS_IDLE: usize = 3712;
-/// TLS that has nothing more to say.
+/// K: TLS while it shakes hands.
+const TLS_SHAKING: usize = 4608;
+/// TLS that has not begun, or has nothing more to say.
 const TLS_OVER: usize = 256;
 /// R: a record that is not whole, in a buffer that grew.
 const RECORD: usize = 2 * 18_437;
@@ -255,6 +257,7 @@ fn what_connections_own() {
         // What is made once for all is made now.
         drop(Peer::new(&Scene::new(), &beneath));
         let mut cases = Cases { beneath, cases: Vec::new() };
+        handshaking(&mut cases);
         idle(&mut cases);
         receiving(&mut cases);
         asking(&mut cases);
@@ -295,6 +298,29 @@ fn check_in() -> Request {
 }
 
 const PIECES: [usize; 4] = [1, 100, 1460, READ];
+
+/// Before there is anything of HTTP: a hello that comes slowly, and an answer that nobody takes.
+fn handshaking(cases: &mut Cases) {
+    let Some((server, client)) = cases.beneath.tls.clone() else { return };
+    let hello = Client::new(Arc::clone(&client)).take_wire();
+    let long = Hello::new().in_records_of(1);
+    for (what, bytes, bound) in [
+        ("nothing was said", &[][..], TLS_OVER),
+        ("all but the end of a hello", &hello[..hello.len() - 1], TLS_OVER + 2 * hello.len()),
+        ("a hello in many records", &long[..long.len() - 1], TLS_OVER + 2 * long.len()),
+        ("a hello, and nothing is taken", &hello, TLS_SHAKING + BATCH),
+    ] {
+        let (now, config) = (Clock::start().now(), Arc::new(Config::default()));
+        let mut connection: Connection =
+            Connection::tls(Arc::clone(&config), Arc::clone(&server), now);
+        bytes.iter().for_each(|byte| connection.handle_input(now, &[*byte]));
+        let region = Region::new(ALLOCATOR);
+        drop(connection);
+        let owned = usize::try_from(-held(&region)).expect("what goes makes nothing");
+        drop(config);
+        cases.cases.push(Case { what: what.to_owned(), state: "Handshaking", bound, owned });
+    }
+}
 
 fn idle(cases: &mut Cases) {
     let scene = Scene::new();

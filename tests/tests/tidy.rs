@@ -284,6 +284,42 @@ fn the_store_and_the_drivers_point_inward_only() {
     }
 }
 
+/// The tests that a text names as `file::function`, in backticks.
+fn named_tests(text: &str) -> Vec<(&str, &str)> {
+    let is_name =
+        |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c));
+    let quoted = text.split('`').skip(1).step_by(2);
+    let pairs = quoted.filter_map(|name| name.split_once("::"));
+    pairs.filter(|(file, function)| is_name(file) && is_name(function)).collect()
+}
+
+#[test]
+fn tests_that_the_documents_name_exist() {
+    let sources = sources();
+    let mut findings = Vec::new();
+    for (document, section, least) in [("http.md", "", 100), ("proof.md", "## Laws", 30)] {
+        let text = fs::read_to_string(root().join("docs").join(document)).expect("a document");
+        let from = &text[text.find(section).expect("the section")..];
+        let end = from[section.len()..].find("\n## ").filter(|_| !section.is_empty());
+        let named = named_tests(end.map_or(from, |end| &from[..section.len() + end]));
+        assert!(named.len() >= least, "{document} names only {} tests", named.len());
+        for (file, function) in named {
+            let (ending, head) = (format!("/{file}.rs"), format!("fn {function}("));
+            let mut files = sources.iter().filter(|source| source.path.ends_with(&ending));
+            if !files.any(|source| source.code.contains(&head)) {
+                findings.push(format!("docs/{document} names {file}::{function}: there is none"));
+            }
+        }
+    }
+    report(&findings);
+}
+
+#[test]
+fn named_tests_are_found_in_their_quotes() {
+    let text = "| a::b | `c::d`, `e::f_2` | `G::h` | `i` |\n`j::K`";
+    assert_eq!(named_tests(text), [("c", "d"), ("e", "f_2")]);
+}
+
 /// Where each function begins, and how many lines it has.
 fn functions(code: &str) -> Vec<(usize, usize)> {
     let lines: Vec<&str> = code.lines().collect();

@@ -248,7 +248,8 @@ proptest! {
         session.settle();
         session.client.say(&bytes);
         let wire = session.client.take_wire();
-        let (mut left, mut sizes) = (wire.as_slice(), pieces.iter().cycle().zip(takes.iter().cycle()));
+        let mut left = wire.as_slice();
+        let mut sizes = pieces.iter().cycle().zip(takes.iter().cycle());
         while let Some((piece, take)) = sizes.next().filter(|_| !left.is_empty()) {
             let (now, later) = left.split_at(left.len().min(*piece));
             session.take_bytes_max = *take;
