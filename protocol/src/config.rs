@@ -136,3 +136,20 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What connections lend each other is no setting: it is neither copied nor shown.
+    #[test]
+    fn a_clone_has_the_settings_and_nothing_else() {
+        let config = Config { head_bytes_max: 1000, ..Config::default() };
+        config.buffers.put(config.buffers.take());
+        let clone = config.clone();
+        assert_eq!((config.head_bytes_max, clone.head_bytes_max), (1000, 1000));
+        let shown = format!("{clone:?}");
+        assert!(shown.contains("head_bytes_max: 1000"), "{shown}");
+        assert!(shown.ends_with("spare: Spare, buffers: Buffers }"), "{shown}");
+    }
+}

@@ -467,6 +467,13 @@ mod tests {
     }
 
     #[test]
+    fn owners_are_ordered_as_their_texts() {
+        let texts = ["0".repeat(64), "0".repeat(65), "a".repeat(64), "b".repeat(128)];
+        let owners = texts.map(|text| OwnerId::parse(&text).expect("an owner"));
+        assert!(owners.is_sorted() && owners[0] < owners[1] && owners[2] < owners[3]);
+    }
+
+    #[test]
     fn macs_are_normalised_as_the_wire_contract_says() {
         for (text, shown) in [
             ("5CCF7F3D8F2A", Some("5C:CF:7F:3D:8F:2A")),
@@ -478,6 +485,7 @@ mod tests {
             ("SI:GF:OX:1A:2B:3C", Some("SI:GF:OX:1A:2B:3C")),
             ("SIGFOX0", Some("SI:GF:OX:0")),
             ("SIGFOX", None),
+            ("00112233445566778899", None),
             ("SIGFOX123456789", None),
             ("5CCF7F3D8F2", None),
             ("5CCF7F3D8F2A0", None),

@@ -83,7 +83,7 @@ mod tests {
                 read(&|room| bytes[..].read(offset, room).expect("memory").to_vec()),
                 read(&|room| bytes.read(offset, room).expect("memory").to_vec()),
                 read(&|room| shared.read(offset, room).expect("memory").to_vec()),
-                read(&|room| (&shared).read(offset, room).expect("memory").to_vec()),
+                read(&|room| Legible::read(&&shared, offset, room).expect("memory").to_vec()),
                 read(&|room| Arc::new(shared.clone()).read(offset, room).expect("memory").to_vec()),
             ];
             assert!(found.iter().all(|found| found == expected), "{offset}, {room}: {found:?}");

@@ -19,7 +19,8 @@
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
 //! the core to; `over_tls_1_2` and `over_tls_1_3` run them once more with TLS beneath, `tls` and
-//! `tls_memory` hold TLS itself to section 2.5. `cuts`, `laws`, `simulation` and
+//! `tls_memory` hold TLS itself to section 2.5, `memory` what connections hold to docs/proof.md,
+//! `conformance` the core to docs/http.md. `cuts`, `laws`, `simulation` and
 //! `rolling_restart` hold it to docs/design.md 8, `token_model` the rule of the token to its
 //! promises (docs/token.md), `stores` the real stores to the model, `tidy` the sources to
 //! docs/design.md 11. A failing simulation prints its seed:

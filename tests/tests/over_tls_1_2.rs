@@ -6,6 +6,8 @@
 
 #[path = "check_in.rs"]
 mod check_in;
+#[path = "conformance.rs"]
+mod conformance;
 #[path = "firmware.rs"]
 mod firmware;
 #[path = "guard_rails.rs"]
@@ -26,6 +28,8 @@ mod redeem;
 mod reply_budget;
 #[path = "reports.rs"]
 mod reports;
+#[path = "sigfox.rs"]
+mod sigfox;
 #[path = "status_modes.rs"]
 mod status_modes;
 #[path = "timeouts.rs"]

@@ -103,6 +103,17 @@ fn a_range_that_begins_in_the_tail_shows_nothing_of_it_before_the_claim() {
 }
 
 #[test]
+fn what_arrives_while_a_claim_is_asked_is_answered_after_it() {
+    let offered = offered();
+    let mut exchange = offered.up_to_the_claim(&offered.get().header("Range", "bytes=-100"));
+    exchange.input(&otter_tests::Request::get("/").bytes());
+    exchange.answer(Answer::Claimed(true));
+    exchange.settle();
+    let statuses: Vec<u16> = exchange.heard().replies().iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [206, 200]);
+}
+
+#[test]
 fn a_range_beyond_the_end_cannot_be_satisfied() {
     let offered = offered();
     for range in ["bytes=10000-", "bytes=10000-10001", "bytes=-0", "bytes=99999999999-"] {
