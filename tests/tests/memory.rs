@@ -154,7 +154,9 @@ impl Peer {
     }
 
     fn ask(&mut self) -> bool {
-        self.open = self.connection.poll_query().or(self.open.take());
+        if let Some(query) = self.connection.poll_query() {
+            self.open = Some(query);
+        }
         self.open.is_some()
     }
 
