@@ -1,4 +1,5 @@
 //! The tests of the mio driver over TLS, with this driver in its place.
+#![expect(clippy::duplicate_mod, reason = "each of the two files has its support")]
 
 // They find there what is used here.
 extern crate self as otter_mio;
