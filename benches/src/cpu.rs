@@ -26,17 +26,30 @@ pub fn used_ns(pid: u32) -> Result<u64> {
 pub fn pin(pid: u32, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    for thread in threads(pid)? {
-        let thread = Pid::from_raw(i32::try_from(thread)?);
-        sched_setaffinity(thread, &set).with_context(|| format!("cannot use CPU {cpu}"))?;
-    }
-    Ok(())
+    allow(pid, &set).with_context(|| format!("cannot use CPU {cpu}"))
+}
+
+/// Lets all threads of a process use any CPU again, and those that they start.
+///
+/// # Errors
+/// If the process is gone.
+pub fn unpin(pid: u32) -> Result<()> {
+    let mut set = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
+    allow(pid, &set)
 }
 
 /// Lets a process that leads a session of its own (`setsid`) go before all other sessions. Where
 /// that is not allowed, it has its share, and figures scatter more.
 pub fn prefer(pid: u32) {
     let _ = std::fs::write(format!("/proc/{pid}/autogroup"), "-20");
+}
+
+fn allow(pid: u32, set: &CpuSet) -> Result<()> {
+    for thread in threads(pid)? {
+        sched_setaffinity(Pid::from_raw(i32::try_from(thread)?), set)?;
+    }
+    Ok(())
 }
 
 fn threads(pid: u32) -> Result<Vec<u32>> {

@@ -6,20 +6,26 @@
 
 pub mod cpu;
 pub mod loader;
+mod nginx;
 pub mod peer;
+pub mod rounds;
+pub mod tls;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use tls::Certificate;
+
 /// A running server on a directory of its own. Killed when dropped.
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     data: tempfile::TempDir,
     /// The program that administers it; `None` of one that asks nobody who they are.
     program: Option<PathBuf>,
@@ -32,12 +38,17 @@ pub enum Contestant<'a> {
     Otter(&'a Path),
     /// The same on a store: `memory`, or the URL of a Redis.
     OtterOn(&'a Path, &'a str),
+    /// The same as the first, which also listens for TLS with this certificate.
+    OtterTls(&'a Path, &'a Certificate),
     /// hyper and fred ([`peer`]) on the Redis of this URL; the path of a program that calls
     /// [`peer::serve`] if it is called with `peer URL`.
     Peer(&'a Path, &'a str),
     /// nginx with one worker that answers every request with a constant of the length of a
     /// check-in's reply. It reads the body and does not look at it.
     Nginx,
+    /// The same, which also listens for TLS with this certificate: Debian's settings, with a cache
+    /// of sessions, so that those without tickets resume, too.
+    NginxTls(&'a Certificate),
 }
 
 /// Who checks in.
@@ -55,40 +66,48 @@ impl Server {
     /// If it cannot be started, or ends before it is ready.
     pub fn start(contestant: Contestant<'_>, wrapper: &[&str]) -> Result<Self> {
         match contestant {
-            Contestant::Otter(program) => Self::start_otter(program, None, wrapper),
-            Contestant::OtterOn(program, store) => Self::start_otter(program, Some(store), wrapper),
+            Contestant::Otter(program) => Self::start_otter(program, &[], wrapper),
+            Contestant::OtterOn(program, store) => {
+                Self::start_otter(program, &["--store".as_ref(), store.as_ref()], wrapper)
+            }
+            Contestant::OtterTls(program, certificate) => {
+                let (pem, key) = (certificate.pem(), certificate.key());
+                let mut words = ["--tls-listen", "127.0.0.1:0", "--cert"].map(OsStr::new).to_vec();
+                words.extend([pem.as_os_str(), "--key".as_ref(), key.as_os_str()]);
+                Self::start_otter(program, &words, wrapper)
+            }
             Contestant::Peer(program, redis) => {
                 let words = [program.into(), "peer".into(), redis.into()];
                 Self::start_ready(&words, wrapper, tempfile::tempdir()?, None)
             }
-            Contestant::Nginx => Self::start_nginx(wrapper),
+            Contestant::Nginx => Self::start_nginx(None, wrapper),
+            Contestant::NginxTls(certificate) => Self::start_nginx(Some(certificate), wrapper),
         }
     }
 
-    fn start_nginx(wrapper: &[&str]) -> Result<Self> {
+    /// Whether there is an nginx to compare with.
+    #[must_use]
+    pub fn has_nginx() -> bool {
+        nginx::program().is_some()
+    }
+
+    fn start_nginx(certificate: Option<&Certificate>, wrapper: &[&str]) -> Result<Self> {
         let data = tempfile::tempdir()?;
-        // Free now; nginx cannot choose one by itself.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let reply = format!("{{\"registration\":{{\"padding\":\"{}\"}}}}", "x".repeat(216));
-        let config = format!(
-            "daemon off; master_process off; worker_processes 1; pid nginx.pid;
-             error_log stderr crit; events {{ worker_connections 20000; }}
-             http {{ access_log off; keepalive_requests 1000000; keepalive_timeout 600;
-               server {{ listen {address}; location / {{
-                 default_type application/json; return 200 '{reply}'; }} }} }}"
-        );
-        std::fs::write(data.path().join("nginx.conf"), config)?;
+        let address = nginx::free_address()?;
+        let tls_address = certificate.map(|_| nginx::free_address()).transpose()?;
+        let secure = tls_address.zip(certificate);
+        std::fs::write(data.path().join("nginx.conf"), nginx::configuration(address, secure))?;
         let mut words: Vec<_> = wrapper.iter().map(OsString::from).collect();
-        words.push("nginx".into());
+        words.push(nginx::program().context("there is no nginx here")?.into());
         let child = Command::new(&words[0])
             .args(&words[1..])
-            .args(["-c", "nginx.conf", "-p"])
+            .args(["-e", "stderr", "-c", "nginx.conf", "-p"])
             .arg(data.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {words:?}"))?;
-        let mut server = Self { child, address, data, program: None };
+        let mut server = Self { child, address, tls_address, data, program: None };
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("nginx ended: {status}");
@@ -98,11 +117,11 @@ impl Server {
         Ok(server)
     }
 
-    fn start_otter(program: &Path, store: Option<&str>, wrapper: &[&str]) -> Result<Self> {
+    fn start_otter(program: &Path, more: &[&OsStr], wrapper: &[&str]) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let mut words: Vec<OsString> = vec![program.into()];
         words.extend(["serve", "--listen", "127.0.0.1:0", "--workers", "1"].map(Into::into));
-        words.extend(store.into_iter().flat_map(|store| ["--store", store]).map(Into::into));
+        words.extend(more.iter().map(Into::into));
         words.extend(["--data".into(), data.path().into()]);
         Self::start_ready(&words, wrapper, data, Some(program.into()))
     }
@@ -117,6 +136,8 @@ impl Server {
         let words: Vec<_> = wrapper.iter().map(OsString::from).chain(words.to_vec()).collect();
         let mut child = Command::new(&words[0])
             .args(&words[1..])
+            // Others have their turns meanwhile; nginx is told the same.
+            .env("OTTER_IDLE_TIMEOUT_S", "600")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -124,15 +145,25 @@ impl Server {
         let stdout = child.stdout.take().context("no stdout")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let address = line.split_whitespace().find_map(|word| word.strip_prefix("http="));
-        let Some(address) = address else { bail!("{words:?} did not become ready: {line:?}") };
-        Ok(Self { child, address: address.parse()?, data, program })
+        let of = |name| line.split_whitespace().find_map(|word| word.strip_prefix(name));
+        let Some(address) = of("http=") else { bail!("{words:?} did not become ready: {line:?}") };
+        let tls_address = of("https=").map(str::parse).transpose()?;
+        Ok(Self { child, address: address.parse()?, tls_address, data, program })
     }
 
     /// Where devices reach it.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where devices reach it over TLS.
+    ///
+    /// # Errors
+    ///
+    /// If it does not speak TLS.
+    pub fn tls_address(&self) -> Result<SocketAddr> {
+        self.tls_address.context("the server did not say where it listens for TLS")
     }
 
     /// The process id: of the wrapper, if there is one that does not `exec`.
@@ -153,6 +184,27 @@ impl Server {
         let owner = self.administer(program, &["owner", "create"], "owner")?;
         let key = self.administer(program, &["key", "create", "--owner", &owner], "key")?;
         Ok(Fleet { owner, key })
+    }
+
+    /// Offers `image` to device number `n`; returns the target of a request for it.
+    ///
+    /// From Otter that takes a token. It may be used as often as one likes for ranges that end
+    /// before the last 4096 bytes (docs/token.md). nginx serves a file.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot check in, or the command line refuses.
+    pub fn publish(&self, fleet: &Fleet, n: u32, image: &[u8]) -> Result<String> {
+        let file = self.data.path().join(format!("{n}.bin"));
+        std::fs::write(&file, image)?;
+        let Some(program) = &self.program else { return Ok(format!("/images/{n}.bin")) };
+        let mut connection = TcpStream::connect(self.address)?;
+        exchange(&mut connection, &fleet.check_in(n))?;
+        let (file, device) = (file.display().to_string(), Fleet::udid(n));
+        let release = ["--version", "1.1.0", "--platform", "arduino"];
+        let whose = ["publish", &file, "--owner", fleet.owner(), "--device", &device];
+        self.administer(program, &[&whose[..], &release].concat(), "release")?;
+        self.administer(program, &["token", "issue", "--device", &device], "path")
     }
 
     fn administer(&self, program: &Path, words: &[&str], field: &str) -> Result<String> {
@@ -222,6 +274,10 @@ impl Fleet {
         &self.owner
     }
 
+    fn udid(n: u32) -> String {
+        format!("5ccf7fee-1337-4000-8000-{n:012x}")
+    }
+
     /// The request of library 2.9.450 (docs/wire.md 1.1) as device number `n`, keeping the
     /// connection, and without the line end that the library sends behind the body: nginx would
     /// keep a buffer for it, and the comparison would be of that.
@@ -230,17 +286,28 @@ impl Fleet {
         self.check_in_of(n, "2.9.450")
     }
 
+    /// The same on a connection that ends with the answer.
+    #[must_use]
+    pub fn last_check_in(&self, n: u32) -> Vec<u8> {
+        let request = self.check_in(n);
+        let line = request.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
+        [&request[..line], b"Connection: close\r\n", &request[line..]].concat()
+    }
+
     /// The same by a device that runs another version.
     #[must_use]
     pub fn check_in_of(&self, n: u32, version: &str) -> Vec<u8> {
         let body = format!(
             concat!(
                 r#"{{"registration":{{"mac":"5CCF7F{:06X}","version":"{}","owner":"{}","#,
-                r#""alias":"unnamed","udid":"5ccf7fee-1337-4000-8000-{:012x}","#,
+                r#""alias":"unnamed","udid":"{}","#,
                 r#""firmware":"thinx-lib-esp32-arduino:2.9.450","status":"Registered","#,
                 r#""platform":"arduino:esp8266","fcid":"164020"}}}}"#
             ),
-            n, version, self.owner, n
+            n,
+            version,
+            self.owner,
+            Self::udid(n)
         );
         let head = format!(
             concat!(
@@ -296,3 +363,7 @@ pub fn connect(server: &Server, fleet: &Fleet, count: u32) -> Result<Vec<(TcpStr
         })
         .collect()
 }
+
+/// A wrapper: the server is in a session of its own, which can be preferred ([`cpu::prefer`]), and
+/// which ends with this program.
+pub const APART: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "setsid"];

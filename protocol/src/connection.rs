@@ -240,10 +240,10 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// What to write next; the same until [`handle_sent`](Self::handle_sent).
     pub fn transmit(&self) -> Option<Transmit<'_, I>> {
-        match self.sealed() {
-            Some(bytes) => (!bytes.is_empty()).then_some(Transmit::Bytes { bytes, more: false }),
-            None => self.machine.transmit(),
-        }
+        let Some(bytes) = self.sealed() else { return self.machine.transmit() };
+        let owed = self.beneath.as_ref().map_or(0, |beneath| beneath.tls.owed());
+        let more = self.machine.outgoing_len() > owed;
+        (!bytes.is_empty()).then_some(Transmit::Bytes { bytes, more })
     }
 
     /// What to write next as slices for one `writev`: head and image together. Returns how many

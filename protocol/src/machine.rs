@@ -254,6 +254,12 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
         (exchange.unsent(), image)
     }
 
+    /// How many bytes that makes.
+    pub(crate) fn outgoing_len(&self) -> u64 {
+        let (bytes, image) = self.outgoing();
+        bytes.len() as u64 + image.map_or(0, |(_, at, end)| end - at)
+    }
+
     pub(crate) fn transmit(&self) -> Option<Transmit<'_, I>> {
         let (exchange, stream) = self.sending()?;
         let bytes = exchange.unsent();

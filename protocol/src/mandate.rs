@@ -16,7 +16,10 @@ pub(crate) struct Mandate {
 
 impl Mandate {
     /// `None`: no name in the certificate is about Otter, so it narrows nothing.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "certificates come with TLS"))]
+    #[cfg_attr(
+        not(any(test, feature = "tls")),
+        expect(dead_code, reason = "certificates come with TLS")
+    )]
     pub(crate) fn of<'a>(uris: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut mandate = Self::default();
         for name in uris.filter_map(|uri| uri.strip_prefix("urn:otter:")) {

@@ -9,7 +9,7 @@ pub enum Transmit<'a, I> {
     Bytes {
         /// The bytes, never empty.
         bytes: &'a [u8],
-        /// An image follows at once: send with `MSG_MORE`, so that both share a segment.
+        /// More follows at once, of an image: send with `MSG_MORE`, so that both share a segment.
         more: bool,
     },
     /// Part of an image.

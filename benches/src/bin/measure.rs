@@ -28,8 +28,7 @@ fn main() -> Result<()> {
         |path| Ok(PathBuf::from(path)),
     )?;
     let otter = Contestant::Otter(&program);
-    let peer = std::process::Command::new("nginx").arg("-v").output().is_ok();
-    let peer = peer.then_some(Contestant::Nginx);
+    let peer = Server::has_nginx().then_some(Contestant::Nginx);
     let mut out = std::io::stdout();
     writeln!(out, "{:44} {:>9} {:>9} {:>6}", "", "otter", "nginx", "ratio")?;
     for (what, count) in [

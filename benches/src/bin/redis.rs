@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use otter_benches::loader::{Loader, Until};
-use otter_benches::{Contestant, Server, cpu, peer};
+use otter_benches::rounds::{self, row};
+use otter_benches::{APART, Contestant, Server, cpu, peer};
 use otter_tests::redis::{RedisOptions, RedisServer};
 
 const HELP: &str = "\
@@ -32,8 +33,6 @@ const ROUNDS: usize = 32;
 const SLICE: Duration = Duration::from_millis(400);
 const SERVER_CPU: usize = 0;
 const LOAD_CPU: usize = 1;
-/// In a session of its own, which can be preferred, and which ends with this program.
-const APART: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "setsid"];
 /// Requests of the two traced runs.
 const TRACED: [u64; 2] = [2_000, 12_000];
 
@@ -70,7 +69,8 @@ fn main() -> Result<()> {
         if std::process::Command::new("strace").arg("-V").output().is_ok() {
             let of = |contestant| writes_to_redis(&redis, contestant, changes);
             let [otter, peer] = contestants.map(of);
-            row(&mut out, "writes to Redis' socket, by strace", &[[otter?, peer?]])?;
+            let sides = [vec![otter?], vec![peer?]].map(Some);
+            row(&mut out, "writes to Redis' socket, by strace", &sides, None)?;
         }
     }
     Ok(())
@@ -110,21 +110,9 @@ fn measure(
     }
     // Only now, or the servers would have inherited it.
     cpu::pin(std::process::id(), LOAD_CPU)?;
-    // The first round warms up.
-    let mut all = Vec::new();
-    for round in 0..=rounds {
-        let mut costs = [None, None];
-        for turn in 0..2 {
-            // Neither always follows the other.
-            let number = (round + turn) % 2;
-            let (server, loader) = &mut sides[number];
-            costs[number] = Some(slice(redis, server, loader)?);
-        }
-        if let ([Some(otter), Some(peer)], true) = (costs, round > 0) {
-            all.push([otter, peer]);
-        }
-    }
-    Ok(all)
+    let of = |(server, loader): &mut (Server, Loader)| slice(redis, server, loader);
+    let all = rounds::turns(&mut sides, rounds, of)?;
+    Ok(all.into_iter().filter_map(|costs| costs.try_into().ok()).collect())
 }
 
 fn slice(redis: &RedisServer, server: &Server, loader: &mut Loader) -> Result<Cost> {
@@ -164,25 +152,9 @@ fn rows(out: &mut impl Write, rounds: &[[Cost; 2]]) -> Result<()> {
         ("reads by Redis, of what it was sent", |cost| cost.reads),
         ("requests per second", |cost| cost.per_second),
     ] {
-        let values: Vec<_> = rounds.iter().map(|[a, b]| [of(a), of(b)]).collect();
-        row(out, what, &values)?;
+        let (otter, peer) = rounds.iter().map(|[a, b]| (of(a), of(b))).unzip();
+        row(out, what, &[otter, peer].map(Some), None)?;
     }
-    Ok(())
-}
-
-fn row(out: &mut impl Write, what: &str, rounds: &[[f64; 2]]) -> Result<()> {
-    let of = |value: fn(&[f64; 2]) -> f64, at: f64| {
-        let mut values: Vec<_> = rounds.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values[((values.len() - 1) as f64 * at).round() as usize]
-    };
-    let ratio = |[otter, peer]: &[f64; 2]| otter / peer;
-    let [otter, peer] = [of(|[otter, _]| *otter, 0.5), of(|[_, peer]| *peer, 0.5)];
-    write!(out, "{what:44} {otter:9.3} {peer:10.3} {:6.2}", of(ratio, 0.5))?;
-    if rounds.len() > 1 {
-        write!(out, "  ({:.2} .. {:.2})", of(ratio, 0.25), of(ratio, 0.75))?;
-    }
-    writeln!(out)?;
     Ok(())
 }
 

@@ -45,6 +45,10 @@ impl Tls {
         match self.0 {}
     }
 
+    pub(crate) fn owed(&self) -> u64 {
+        match self.0 {}
+    }
+
     pub(crate) fn disown(&mut self) {
         match self.0 {}
     }

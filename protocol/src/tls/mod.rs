@@ -169,6 +169,11 @@ impl Tls {
         rest
     }
 
+    /// Bytes of plaintext that are sealed and have not left.
+    pub(crate) fn owed(&self) -> u64 {
+        (self.sealed - self.left) as u64
+    }
+
     /// What was sealed is owed to nobody any more, but leaves.
     pub(crate) fn disown(&mut self) {
         (self.sealed, self.left) = (0, 0);
