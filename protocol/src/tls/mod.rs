@@ -289,9 +289,11 @@ impl Tls {
             self.handshake = Some(if is_resumed { Handshake::Resumed } else { Handshake::Full });
         }
         let Some(error) = failure else { return used };
-        // Whatever it has to say to the peer about it.
-        while let Ok(ConnectionState::EncodeTlsData(mut chunk)) =
-            connection.process_tls_records(&mut []).state
+        // Whatever it has to say to the peer about it, and no more: it would look at the input again,
+        // of which it may have kept a part of a message, and panic.
+        while connection.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(mut chunk)) =
+                connection.process_tls_records(&mut []).state
         {
             output.write(|room| chunk.encode(room));
         }

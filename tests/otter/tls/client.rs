@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustls::client::Resumption;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -17,6 +16,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::ECDSA;
 use crate::device::Answer;
@@ -281,14 +281,15 @@ impl Gauge {
     }
 }
 
-/// Connects, with a receive buffer of so many bytes; the kernel has a least.
+/// Connects, with a receive buffer of so many bytes; the kernel has a least. Who has one takes
+/// segments as short as a device does, or else none would fit.
 pub(super) fn dial(server: SocketAddr, window: Option<usize>) -> TcpStream {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
-    let socket = socket.expect("a socket");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     if let Some(bytes) = window {
-        sockopt::set_socket_recv_buffer_size(&socket, bytes).expect("a buffer");
+        socket.set_recv_buffer_size(bytes).expect("a buffer");
+        socket.set_tcp_mss(DEVICE_SEGMENT_BYTES).expect("a length");
     }
-    rustix::net::connect(&socket, &server).expect("a connection");
+    socket.connect(&server.into()).expect("a connection");
     let tcp = TcpStream::from(socket);
     tcp.set_nodelay(true).expect("no delay");
     tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -297,7 +298,7 @@ pub(super) fn dial(server: SocketAddr, window: Option<usize>) -> TcpStream {
 
 /// The end of a connection becomes a reset.
 pub(super) fn reset(tcp: TcpStream) {
-    sockopt::set_socket_linger(&tcp, Some(Duration::ZERO)).expect("a socket");
+    SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).expect("a socket");
     drop(tcp);
 }
 
@@ -310,5 +311,6 @@ pub(super) fn until_closed(mut tcp: &TcpStream) -> Vec<u8> {
     }
 }
 
+const DEVICE_SEGMENT_BYTES: u32 = 536;
 /// Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(30);

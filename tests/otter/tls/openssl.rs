@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::relay::Relay;
@@ -9,19 +10,19 @@ use super::{ECDSA, RSA, Stage};
 use crate::device::{Answer, Device};
 
 /// What it wrote: of the connection and what came by it, and what went wrong.
-struct Said {
-    stdout: Vec<u8>,
-    stderr: String,
+pub(super) struct Said {
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
 }
 
 impl Said {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned() + &self.stderr
     }
 }
 
-/// Connects, sends the text, and goes on until the server closes.
-fn s_client(stage: &Stage, server: SocketAddr, args: &[&str], text: &str) -> Said {
+/// Connects, trusting one certificate, sends the text, and goes on until the server closes.
+pub(super) fn s_client(trusted: &Path, server: SocketAddr, args: &[&str], text: &str) -> Said {
     let name: &[&str] = if args.iter().any(|arg| arg.ends_with("servername")) {
         &[]
     } else {
@@ -29,7 +30,7 @@ fn s_client(stage: &Stage, server: SocketAddr, args: &[&str], text: &str) -> Sai
     };
     let mut child = Command::new("openssl")
         .args(["s_client", "-connect", &server.to_string(), "-CAfile"])
-        .arg(stage.ecdsa())
+        .arg(trusted)
         .args(name)
         .args(args)
         .stdin(Stdio::piped())
@@ -56,14 +57,14 @@ fn records_are_as_short_as_is_asked_for() {
         for (length, bytes) in [("512", 512), ("1024", 1024), ("2048", 2048), ("4096", 4096)] {
             let request = Device::download_request(&stage.token(n), 0);
             let args = ["-quiet", "-verify_return_error", version, "-maxfraglen", length];
-            let said = s_client(&stage, relay.address, &args, &request);
+            let said = s_client(&stage.ecdsa(), relay.address, &args, &request);
             let answer = Answer::parse(said.stdout).unwrap_or_else(|| panic!("{}", said.stderr));
             assert!(answer.status == 200 && answer.body == stage.image, "{version} {length}");
             let longest = relay.longest();
             assert!((bytes + 1..=bytes + 29).contains(&longest), "{version} {length}: {longest}");
         }
     }
-    let said = s_client(&stage, relay.address, &["-quiet"], HEALTH);
+    let said = s_client(&stage.ecdsa(), relay.address, &["-quiet"], HEALTH);
     assert!(said.text().contains("{\"healthcheck\":true}"), "{}", said.text());
     stage.end();
 }
@@ -80,18 +81,18 @@ fn sessions_are_resumed_by_ticket_and_by_id() {
     ] {
         let (before, full) = (stage.handshakes("resumed"), stage.handshakes("full"));
         let first = [&["-ign_eof", "-sess_out", &file], way].concat();
-        let said = s_client(&stage, stage.https(), &first, &request).text();
+        let said = s_client(&stage.ecdsa(), stage.https(), &first, &request).text();
         assert!(said.contains("New, TLSv1.") && said.contains("\"status\":\"OK\""), "{said}");
         assert_eq!(said.contains("TLS session ticket:"), !way.contains(&"-no_ticket"), "{said}");
         let again = [&["-ign_eof", "-sess_in", &file], way].concat();
-        let said = s_client(&stage, stage.https(), &again, &request).text();
+        let said = s_client(&stage.ecdsa(), stage.https(), &again, &request).text();
         assert!(said.contains(resumed) && said.contains("\"status\":\"OK\""), "{said}");
         let counted = (stage.handshakes("resumed"), stage.handshakes("full"));
         assert_eq!(counted, (before + 1, full + 1), "{way:?}");
     }
     for more in [&["-tls1_2"][..], &["-tls1_2", "-no_ticket"]] {
         let args = [&["-reconnect"], more].concat();
-        let said = s_client(&stage, stage.https(), &args, "").text();
+        let said = s_client(&stage.ecdsa(), stage.https(), &args, "").text();
         assert_eq!(said.matches("Reused, TLSv1.2").count(), 5, "{said}");
     }
     stage.end();
@@ -107,13 +108,17 @@ fn what_is_broken_or_may_be_read_later_is_refused_by_an_alert() {
         ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"],
     ] {
         for name in [ECDSA, RSA] {
-            let said =
-                s_client(&stage, stage.https(), &[&args, &["-servername", name][..]].concat(), "");
+            let said = s_client(
+                &stage.ecdsa(),
+                stage.https(),
+                &[&args, &["-servername", name][..]].concat(),
+                "",
+            );
             assert!(said.stderr.contains("SSL alert number"), "{args:?}: {}", said.text());
         }
     }
     stage.until("otter_tls_handshakes_total{result=\"nothing_in_common\"}", 8);
-    let said = s_client(&stage, stage.https(), &["-tls1_2", "-comp", "-status"], "").text();
+    let said = s_client(&stage.ecdsa(), stage.https(), &["-tls1_2", "-comp", "-status"], "").text();
     for words in ["Compression: NONE", "OCSP response: no response sent", "No ALPN negotiated"] {
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -125,7 +130,7 @@ fn renegotiation_is_refused_and_is_nobodys_trouble() {
     let stage = Stage::start();
     for args in [&["-tls1_2"][..], &["-tls1_2", "-legacy_renegotiation"]] {
         // A line with an R alone asks for it.
-        let said = s_client(&stage, stage.https(), args, "R\n");
+        let said = s_client(&stage.ecdsa(), stage.https(), args, "R\n");
         assert!(said.stderr.contains("no renegotiation"), "{}", said.text());
     }
     let log = stage.end();
@@ -143,7 +148,7 @@ fn a_name_chooses_the_certificate_and_none_is_needed() {
             (&["-noservername"], "ECDSA"),
         ] {
             let args = [&["-ign_eof", version], name].concat();
-            let said = s_client(&stage, stage.https(), &args, HEALTH).text();
+            let said = s_client(&stage.ecdsa(), stage.https(), &args, HEALTH).text();
             let signed = format!("Peer signature type: {kind}");
             assert!(said.contains(&signed), "{version} {name:?}: {said}");
             assert!(said.contains("{\"healthcheck\":true}"), "{version} {name:?}: {said}");
