@@ -80,13 +80,18 @@ impl Device {
 
     /// Asks for a token; `None` if the server went away.
     pub(crate) fn ask_for_token(&self) -> Option<Answer> {
+        self.ask(&self.token_request())
+    }
+
+    /// What it sends to get a token.
+    pub(crate) fn token_request(&self) -> String {
         let body = format!(
             "{{\"use\":\"ott\",\"mac\":\"{}\",\"owner\":\"{}\",\"udid\":\"{}\"}}",
             self.mac(),
             self.owner,
             self.udid
         );
-        self.ask(&self.post("/device/firmware", &body))
+        self.post("/device/firmware", &body)
     }
 
     /// Downloads from byte `start` on, to the end of the connection.

@@ -45,9 +45,9 @@ pub(super) struct Client {
 pub(super) struct Line(StreamOwned<ClientConnection, Narrow>);
 
 /// A socket that looks at the records that arrive.
-pub(super) struct Narrow {
-    pub(super) tcp: TcpStream,
-    pub(super) gauge: Gauge,
+struct Narrow {
+    tcp: TcpStream,
+    gauge: Gauge,
     bite: usize,
 }
 
@@ -124,26 +124,19 @@ impl Client {
 
     /// The same; fails as the handshake does.
     pub(super) fn try_connect(&self, server: SocketAddr) -> io::Result<Line> {
-        let mut line = self.begin(server, self.config());
-        while line.0.conn.is_handshaking() {
-            line.0.conn.complete_io(&mut line.0.sock)?;
-        }
-        Ok(line)
-    }
-
-    /// Connects and sends nothing yet.
-    pub(super) fn begin(&self, server: SocketAddr, config: Arc<ClientConfig>) -> Line {
-        let name = ServerName::try_from(ECDSA).expect("a name");
-        let connection = ClientConnection::new(config, name).expect("a client");
         let tcp = dial(server, self.window);
         let gauge = Gauge::new(self.record_max);
-        Line(StreamOwned::new(connection, Narrow { tcp, gauge, bite: self.bite }))
+        let narrow = Narrow { tcp, gauge, bite: self.bite };
+        let mut stream = StreamOwned::new(self.connection(), narrow);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Line(stream))
     }
 
     /// The first bytes that it would send.
     pub(super) fn hello(&self) -> Vec<u8> {
-        let name = ServerName::try_from(ECDSA).expect("a name");
-        let mut connection = ClientConnection::new(self.config(), name).expect("a client");
+        let mut connection = self.connection();
         let mut bytes = Vec::new();
         connection.write_tls(&mut bytes).expect("memory");
         bytes
@@ -156,7 +149,7 @@ impl Client {
         line.answer().expect("an answer and its end")
     }
 
-    pub(super) fn config(&self) -> Arc<ClientConfig> {
+    fn connection(&self) -> ClientConnection {
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let builder = builder.with_protocol_versions(&self.versions).expect("versions");
         let builder = builder.with_root_certificates(self.roots.clone());
@@ -169,7 +162,8 @@ impl Client {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::disabled();
-        Arc::new(config)
+        let name = ServerName::try_from(ECDSA).expect("a name");
+        ClientConnection::new(Arc::new(config), name).expect("a client")
     }
 }
 
@@ -184,6 +178,12 @@ impl Line {
         self.0.conn.send_close_notify();
         self.0.flush().expect("sent");
         self.tcp().shutdown(Shutdown::Write).expect("a connection");
+    }
+
+    /// Changes the keys of what it sends (RFC 8446 4.6.3).
+    pub(super) fn change_keys(&mut self) {
+        self.0.conn.refresh_traffic_keys().expect("TLS 1.3");
+        self.0.flush().expect("sent");
     }
 
     /// Reads so many bytes.
@@ -203,11 +203,6 @@ impl Line {
     /// Reads an answer and the end that follows it.
     pub(super) fn answer(&mut self) -> io::Result<Answer> {
         self.rest().map(|read| Answer::parse(read).expect("an answer"))
-    }
-
-    /// The certificate that the server showed.
-    pub(super) fn certificate(&self) -> CertificateDer<'static> {
-        self.0.conn.peer_certificates().expect("certificates")[0].clone().into_owned()
     }
 
     /// The longest record that came, in bytes with its header.

@@ -95,7 +95,7 @@ fn records_that_are_cut_or_forged_are_no_requests() {
 }
 
 #[test]
-fn a_byte_at_a_time_and_a_side_closed_early_are_no_mistakes() {
+fn bytes_one_by_one_new_keys_and_a_side_closed_early_are_no_mistakes() {
     for runtime in RUNTIMES {
         let stage = Setting { runtime, ..Setting::default() }.start();
         for (version, n) in [(&TLS12, 1), (&TLS13, 2)] {
@@ -110,6 +110,13 @@ fn a_byte_at_a_time_and_a_side_closed_early_are_no_mistakes() {
             let answer = line.answer().expect("an answer and its end");
             assert!(answer.status == 200 && answer.body == stage.image, "{runtime}");
         }
+        let mut line = stage.client().of(&TLS13).connect(stage.https());
+        line.change_keys();
+        line.send(&Device::download_request(&stage.token(1), 0));
+        let begun = line.read(1000);
+        line.change_keys();
+        let answer = Answer::parse([begun, line.rest().expect("the rest")].concat());
+        assert!(answer.is_some_and(|answer| answer.body == stage.image), "{runtime}");
         stage.end();
     }
 }
