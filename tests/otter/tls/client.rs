@@ -142,6 +142,21 @@ impl Client {
         bytes
     }
 
+    /// Begins a handshake, and returns what it would send next.
+    pub(super) fn second_flight(&self, mut tcp: &TcpStream) -> Vec<u8> {
+        let mut connection = self.connection();
+        connection.write_tls(&mut tcp).expect("sent");
+        while !connection.wants_write() {
+            connection.read_tls(&mut tcp).expect("the server's part");
+            connection.process_new_packets().expect("good records");
+        }
+        let mut bytes = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut bytes).expect("memory");
+        }
+        bytes
+    }
+
     /// Sends a request and reads the answer up to the end, which must be said.
     pub(super) fn ask(&self, server: SocketAddr, request: &str) -> Answer {
         let mut line = self.connect(server);

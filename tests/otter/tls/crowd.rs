@@ -27,7 +27,7 @@ fn a_flood_of_handshakes_starves_nobody() {
         let lines: Vec<_> = (0..DOWNLOADS)
             .map(|n| {
                 let version = [&TLS12, &TLS13][n as usize % 2];
-                let mut line = stage.client().of(version).connect(stage.https());
+                let mut line = stage.client().of(version).narrow().connect(stage.https());
                 line.send(&Device::download_request(&stage.token(n), 0));
                 (line.read(1000), line)
             })

@@ -13,6 +13,7 @@ use super::client::{dial, reset, until_closed};
 use super::small::probe;
 use super::{RUNTIMES, Setting, Stage};
 use crate::device::{Answer, Device};
+use crate::site::wanted;
 
 const HEALTH: &str = "GET / HTTP/1.1\r\nHost: otter\r\nConnection: close\r\n\r\n";
 /// Beyond it each of the second and third thousand of probes would have kept a kilobyte.
@@ -24,12 +25,13 @@ fn assert_healthy(stage: &Stage) {
     assert_eq!(answer.text(), "{\"healthcheck\":true}");
 }
 
+/// With 60 ClientHellos in which bits are flipped, or as many as `OTTER_FLIPS` says.
 #[test]
 fn garbage_ends_its_connection_and_nothing_else() {
     for runtime in RUNTIMES {
         let stage = Setting { runtime, ..Setting::default() }.start();
         let hello = stage.client().hello();
-        let mut random = Random::new(4);
+        let mut random = Random::new(wanted("SEED", 4));
         let mut all = vec![
             vec![0; 300_000],
             vec![0xff; 20_000],
@@ -37,32 +39,46 @@ fn garbage_ends_its_connection_and_nothing_else() {
             [&b"\x16\x03\x01\xff\xff\x01"[..], &[0; 70_000]].concat(),
             b"\x16\x03\x01\x00\x04\x01\xff\xff\xff".repeat(10_000),
             // The beginning of a message, and then something else.
-            b"\x16\x03\x03\x00\x05\x01\x00\x10\x00\x03\x15\x03\x03\x00\x02\x01\x00".to_vec(),
+            b"\x16\x03\x03\x00\x05\x01\x00\x10\x00\x03\x15\x03\x03\x00\x02\x01\0".to_vec(),
             b"\x16\x03\x03\x00\x00".repeat(100),
             b"\x15\x03\x03\x00\x02\x02\x28".to_vec(),
             b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(),
             [&hello[..], &hello[..]].concat(),
         ];
         all.extend([1, 4, 5, 6, 11, 43, hello.len() - 1].map(|end| hello[..end].to_vec()));
-        for _ in 0..60 {
-            let mut flipped = hello.clone();
-            for _ in 0..=random.below(3) {
-                let at = random.below(flipped.len() as u64) as usize;
-                flipped[at] ^= 1 << random.below(8);
-            }
-            all.push(flipped);
-        }
+        let flips = wanted("OTTER_FLIPS", 60);
+        all.extend((0..flips).map(|_| flipped(&hello, &mut random)));
         for garbage in all {
+            say_and_go(&dial(stage.https(), None), &garbage);
+        }
+        // The second part of a handshake, too.
+        for n in 0..flips / 2 {
             let tcp = dial(stage.https(), None);
-            // It may be hung up on before it has said everything.
-            let _ = (&tcp).write_all(&garbage);
-            let _ = tcp.shutdown(Shutdown::Write);
-            until_closed(&tcp);
+            let client = stage.client().of([&TLS12, &TLS13][n as usize % 2]);
+            let second = client.second_flight(&tcp);
+            say_and_go(&tcp, &flipped(&second, &mut random));
         }
         assert_healthy(&stage);
         assert!(stage.handshakes("malformed") > 5);
         stage.end();
     }
+}
+
+fn say_and_go(tcp: &TcpStream, bytes: &[u8]) {
+    // It may be hung up on before it has said everything.
+    let _ = { tcp }.write_all(bytes);
+    let _ = tcp.shutdown(Shutdown::Write);
+    until_closed(tcp);
+}
+
+/// The same but for some bits.
+fn flipped(bytes: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut flipped = bytes.to_vec();
+    for _ in 0..=random.below(3) {
+        let at = random.below(flipped.len() as u64) as usize;
+        flipped[at] ^= 1 << random.below(8);
+    }
+    flipped
 }
 
 #[test]
