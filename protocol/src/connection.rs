@@ -134,7 +134,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// The peer sent these bytes. All of them are taken: what cannot be used yet is kept, at
     /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected;
-    /// of TLS also the part of one record.
+    /// of TLS also the part of one record, or 64 KiB of a handshake message in many records.
     pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {
         let machine = &mut self.machine;
         // After the last answer they are only counted.

@@ -10,6 +10,7 @@
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
 //! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
+//! | speak TLS to a connection, or send what no TLS library would | [`tls`] |
 //! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
 //! | load real servers at a steady rate, and judge every answer | [`load`] |
 //! | let a client and a server of rustls shake hands in memory | [`handshake`] |
@@ -17,11 +18,12 @@
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
 //! The tests beside (`tests/tests/*.rs`) are named by the section of docs/wire.md that they hold
-//! the core to. `cuts`, `laws`, `simulation` and `rolling_restart` hold it to docs/design.md 8,
-//! `token_model` the rule of the token to its promises (docs/token.md), `stores` the real
-//! stores to the model, `tidy` the sources to docs/design.md 11. A failing simulation prints its
-//! seed: `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries
-//! more.
+//! the core to; `over_tls_1_2` and `over_tls_1_3` run them once more with TLS beneath, `tls` and
+//! `tls_memory` hold TLS itself to section 2.5. `cuts`, `laws`, `simulation` and
+//! `rolling_restart` hold it to docs/design.md 8, `token_model` the rule of the token to its
+//! promises (docs/token.md), `stores` the real stores to the model, `tidy` the sources to
+//! docs/design.md 11. A failing simulation prints its seed:
+//! `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries more.
 #![forbid(unsafe_code)]
 
 pub mod check_in;
@@ -39,6 +41,7 @@ pub mod reply;
 pub mod request;
 pub mod samples;
 pub mod scene;
+pub mod tls;
 pub mod token_model;
 pub mod wire;
 pub mod world;

@@ -2,23 +2,25 @@
 //! event and lets it happen; nothing else makes time pass.
 //!
 //! Everything follows from the seed. The laws are checked at every step: those of one connection
-//! by [`Watched`], the one tail per token by [`Ledger`], and what devices may suffer by their
-//! complaints. [`World::trace`] is a hash of all that happened, in order.
+//! by [`crate::Watched`], the one tail per token by [`Ledger`], and what devices may suffer by
+//! their complaints. [`World::trace`] is a hash of all that happened, in order.
 
 mod deed;
 mod link;
+mod veil;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otter_protocol::{Answer, Config, Outcome, ReleaseId};
+use otter_protocol::{Answer, Config, Handshake, Outcome, ReleaseId};
 
 pub use self::deed::{Blow, Deed, Moment};
 use self::link::Link;
+use self::veil::Veil;
 use crate::device::{Act, Actor, Event};
 use crate::image::hex;
-use crate::{Clock, Desk, Ledger, ModelStore, Random, Read, Watched};
+use crate::{Clock, Desk, Ledger, ModelStore, Random, Read};
 
 /// Everything there is in one simulation.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub struct World {
     config: Arc<Config>,
     actors: Vec<Box<dyn Actor>>,
     servers: Vec<Server>,
+    veil: Option<Veil>,
     /// By how many seconds the store's clock is wrong.
     store_skew_s: i64,
     links: BTreeMap<u64, Link>,
@@ -45,6 +48,7 @@ pub struct World {
     break_percent: u64,
     ledger: Ledger,
     outcomes: BTreeMap<Outcome, u64>,
+    handshakes: BTreeMap<Handshake, u64>,
     cut_short: u64,
     drained_at_work: u64,
     random: Random,
@@ -75,6 +79,7 @@ impl World {
             config: Arc::new(config),
             actors: Vec::new(),
             servers: vec![Server { is_up: true, skew_s: 0 }; servers],
+            veil: None,
             store_skew_s: 0,
             links: BTreeMap::new(),
             links_made: 0,
@@ -86,6 +91,7 @@ impl World {
             break_percent: 0,
             ledger: Ledger::default(),
             outcomes: BTreeMap::new(),
+            handshakes: BTreeMap::new(),
             cut_short: 0,
             drained_at_work: 0,
             random,
@@ -127,6 +133,7 @@ impl World {
         self.clock.jump(at);
         self.steps += 1;
         self.do_deeds();
+        self.tell_time();
         self.desk.store.set_clock(self.clock.skewed(self.store_skew_s).since_1970());
         for (ticket, answer) in self.desk.collect(self.clock.at()) {
             self.deliver(ticket, answer);
@@ -267,9 +274,13 @@ impl World {
         }
         let server = self.balance();
         let Server { is_up, skew_s } = self.servers[server];
-        let watched = Watched::new(Arc::clone(&self.config), self.clock.skewed(skew_s).now());
+        self.probe(actor, server);
+        let (watched, client) = self.connect(actor, server, &self.clock.skewed(skew_s));
         let line = self.actors[actor].line();
         let mut link = Link::new(actor, server, watched, line, &mut self.random);
+        if let Some(client) = client {
+            link.veil(now, client);
+        }
         if self.random.chance(self.break_percent) {
             link.break_at(now + Duration::from_millis(self.random.below(20_000)));
         }
@@ -295,6 +306,7 @@ impl World {
             let clock = self.clock.skewed(self.servers[server].skew_s);
             let moved = link.serve(&clock, id, &mut self.desk, &mut self.random);
             let (tails, sent) = (link.take_tails(), link.take_sent());
+            let is_veiled = link.is_veiled();
             for token in link.take_presented() {
                 self.ledger.presented(token, server);
             }
@@ -303,7 +315,12 @@ impl World {
             for token in tails {
                 self.ledger.tail_left(token, id);
             }
-            self.note(id, &sent);
+            if is_veiled && !sent.is_empty() {
+                // Of ciphertext only the length follows from the seed.
+                self.note(id, &sent.len().to_le_bytes());
+            } else {
+                self.note(id, &sent);
+            }
             for moment in claimed.into_iter().chain(tail) {
                 self.spring(moment, server);
             }
@@ -317,6 +334,9 @@ impl World {
             for outcome in over.outcomes() {
                 *self.outcomes.entry(outcome).or_default() += 1;
             }
+            if let Some(handshake) = over.handshake() {
+                *self.handshakes.entry(handshake).or_default() += 1;
+            }
         }
     }
 
@@ -329,9 +349,14 @@ impl World {
         if actor.reads_at() > now {
             return false;
         }
-        let acts = match link.read(actor.read_bytes_max()) {
+        let mut opened = Vec::new();
+        let acts = match link.read(now, actor.read_bytes_max()) {
             Read::Empty => return false,
-            Read::Bytes(bytes) => actor.hear(now, Event::Bytes(&bytes)),
+            Read::Bytes(bytes) => {
+                let acts = actor.hear(now, Event::Bytes(&bytes));
+                opened = bytes;
+                acts
+            }
             Read::End => {
                 link.hang_up(now);
                 actor.hear(now, Event::End)
@@ -341,6 +366,9 @@ impl World {
                 actor.hear(now, Event::Reset)
             }
         };
+        if self.links.get(&id).is_some_and(Link::is_veiled) {
+            self.note(id, &opened);
+        }
         self.act(index, acts);
         true
     }

@@ -9,6 +9,7 @@ use otter_protocol::{
     Answer, CloseReason, DeviceStanding, KeyStanding, QueryId, Redemption, Standing,
 };
 use otter_tests::scene::token_text;
+use otter_tests::tls::Beneath;
 use otter_tests::{Draft, Exchange, Ledger, Request, Sample, Scene, samples};
 use proptest::prelude::*;
 
@@ -187,7 +188,9 @@ fn nonsense(which: u8) -> Answer<bytes::Bytes> {
     }
 }
 
+/// A case over TLS begins with a handshake: fewer of them.
 fn config(cases: u32) -> ProptestConfig {
+    let cases = if Beneath::of_this_process().is_some() { cases / 5 } else { cases };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

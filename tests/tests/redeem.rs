@@ -7,6 +7,7 @@ use otter_protocol::{Answer, CloseReason, Outcome, Query, Redemption, Refusal, T
 use otter_tests::exchange::kind;
 use otter_tests::image::{hex, image, md5_of, sha256_of};
 use otter_tests::scene::{DEVICE, Redeemable, device, token_text};
+use otter_tests::tls::Difference;
 use otter_tests::{Draft, Exchange, Request, Scene};
 
 const SIZE: usize = 10_000;
@@ -339,6 +340,9 @@ fn another_release_after_the_start_is_the_one_that_is_given() {
 
 #[test]
 fn the_tail_stays_until_the_claim_and_the_claim_waits_for_the_rest() {
+    if Difference::Pieces.is_here() {
+        return;
+    }
     let offered = offered();
     let mut exchange = offered.exchange();
     exchange.input(&offered.get().bytes());

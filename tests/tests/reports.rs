@@ -7,6 +7,7 @@ use otter_protocol::{Answer, Endpoint, Outcome, Refusal, Report};
 use otter_tests::scene::{
     DEVICE, KEY, NO_KEY, OTHER_DEVICE, device, firmware, registration, token_text,
 };
+use otter_tests::tls::Difference;
 use otter_tests::{Draft, Exchange, Fields, Request, Scene};
 
 fn reported(scene: &Scene, request: &Request) -> Report {
@@ -118,6 +119,9 @@ fn the_time_taken_is_from_the_whole_request_to_the_last_byte() {
 
 #[test]
 fn an_answer_that_breaks_off_is_aborted_with_what_left() {
+    if Difference::PartialTakes.is_here() {
+        return;
+    }
     let mut exchange = Scene::new().with_auto_update().with_release("1.2.0", 9000).exchange();
     exchange.input(&Request::post("/device/firmware", &firmware().json()).key(KEY).bytes());
     while let Some(query) = exchange.ask() {

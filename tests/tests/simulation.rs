@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::time::Duration;
 
-use otter_protocol::{ApiKey, Config, Mac, Outcome, OwnerId, Refusal};
+use otter_protocol::{ApiKey, Config, Handshake, Mac, Outcome, OwnerId, Refusal, TlsFailure};
 use otter_tests::device::arduino::{Arduino, Library};
 use otter_tests::device::fetch::Updater;
 use otter_tests::device::node::NodeJs;
@@ -23,6 +23,8 @@ use otter_tests::{Draft, Faults, ModelStore, Random, Replication, World};
 
 const SEEDS_DEFAULT: u64 = 200;
 const FAILOVER_SEEDS: u64 = 60;
+/// With TLS a seed takes ten times as long.
+const TLS_SEEDS: u64 = 10;
 const UNREST: Duration = Duration::from_secs(30 * 60);
 const CALM: Duration = Duration::from_secs(60 * 60);
 /// What the unrest began may last a little longer.
@@ -336,6 +338,86 @@ fn replicated_claims_survive_failovers() {
 fn claims_that_wait_for_nothing_do_not() {
     for seed in 0..SEEDS_DEFAULT {
         let mut world = world_with_failovers(seed, false);
+        world.run(UNREST);
+        check_hauls(&world);
+    }
+}
+
+/// The world of a seed whose devices speak TLS: all of them, or a share.
+fn world_over_tls(seed: u64) -> World {
+    let mut world = world(seed);
+    let mut random = Random::new(seed);
+    world.protect(seed, *random.pick(&[50, 100]));
+    world
+}
+
+/// The same fleets, faults and laws with TLS beneath.
+#[test]
+fn fleets_over_tls_survive_faults() {
+    for seed in seeds(TLS_SEEDS) {
+        let named = Seed(seed);
+        let mut world = world_over_tls(seed);
+        world.run(UNREST);
+        check_hauls(&world);
+        world.run(UNREST + SETTLING);
+        let lost = lost(&world);
+        world.run(UNREST + CALM);
+        check_hauls(&world);
+        check_end(&world);
+        assert_eq!(self::lost(&world), lost, "check-ins are lost although nothing is wrong");
+        drop(named);
+    }
+}
+
+/// Law 10: plaintext, times and the sizes of ciphertext follow from the seed.
+#[test]
+fn a_seed_is_a_history_over_tls() {
+    let trace = |seed| {
+        let mut world = world_over_tls(seed);
+        world.run(UNREST);
+        (world.trace(), world.steps(), world.links_made(), world.handshakes().clone())
+    };
+    let traces = [0, 1].map(|seed| {
+        let _named = Seed(seed);
+        let first = trace(seed);
+        assert_eq!(first, trace(seed));
+        first.0
+    });
+    assert_ne!(traces[0], traces[1]);
+}
+
+/// Sessions begin, are taken up again and break in the middle, and tails leave.
+#[test]
+fn the_worlds_over_tls_are_eventful() {
+    let (mut tails, mut handshakes) = (0, BTreeMap::new());
+    for seed in 0..5 {
+        let _named = Seed(seed);
+        let mut world = world_over_tls(seed);
+        world.run(UNREST);
+        tails += world.tails();
+        for (handshake, count) in world.handshakes() {
+            *handshakes.entry(*handshake).or_insert(0) += count;
+        }
+    }
+    assert!(tails > 10, "{tails} tails");
+    for (handshake, count) in [
+        (Handshake::Full, 100),
+        (Handshake::Resumed, 100),
+        (Handshake::Probed, 20),
+        (Handshake::Failed(TlsFailure::Abandoned), 1),
+    ] {
+        let happened = handshakes.get(&handshake).copied().unwrap_or(0);
+        assert!(happened >= count, "{handshake:?} happens {happened} times: {handshakes:?}");
+    }
+}
+
+/// Law 9 is seen to be broken through TLS, too.
+#[test]
+#[should_panic(expected = "law 9")]
+fn claims_over_tls_that_wait_for_nothing_do_not() {
+    for seed in 0..SEEDS_DEFAULT {
+        let mut world = world_with_failovers(seed, false);
+        world.protect(seed, 100);
         world.run(UNREST);
         check_hauls(&world);
     }

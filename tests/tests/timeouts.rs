@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use otter_protocol::{Answer, CloseReason, Config, Outcome, Refusal};
 use otter_tests::scene::{KEY, registration, token_text};
+use otter_tests::tls::Difference;
 use otter_tests::{Draft, Exchange, Request, Scene};
 
 const IDLE: Duration = Duration::from_secs(75);
@@ -198,6 +199,9 @@ fn an_answer_that_nobody_reads_is_given_up_after_one_window() {
 
 #[test]
 fn too_few_bytes_in_a_window_are_given_up() {
+    if Difference::PartialTakes.is_here() {
+        return;
+    }
     let mut exchange = download(100_000);
     exchange.advance(20 * SECOND);
     let mut taken = 0;
@@ -210,6 +214,9 @@ fn too_few_bytes_in_a_window_are_given_up() {
 
 #[test]
 fn enough_bytes_in_each_window_are_taken_for_as_long_as_it_takes() {
+    if Difference::PartialTakes.is_here() {
+        return;
+    }
     let mut exchange = download(100_000);
     for _ in 0..12 {
         let mut taken = 0;
@@ -236,6 +243,9 @@ fn bytes_of_an_earlier_window_do_not_count_in_a_later_one() {
 
 #[test]
 fn a_short_answer_that_nobody_reads_is_given_up_too() {
+    if Difference::PartialTakes.is_here() {
+        return;
+    }
     let mut exchange = Scene::new().exchange();
     exchange.input(&check_in());
     while let Some(query) = exchange.ask() {
@@ -249,6 +259,9 @@ fn a_short_answer_that_nobody_reads_is_given_up_too() {
 
 #[test]
 fn no_answer_takes_longer_than_fifteen_minutes() {
+    if Difference::PartialTakes.is_here() {
+        return;
+    }
     let mut exchange = download(1_000_000);
     let begun = exchange.clock.at();
     while exchange.peer.closed().is_none() {

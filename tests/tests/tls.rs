@@ -1,68 +1,31 @@
-//! TLS beneath the exchanges: a client of rustls' and the core in memory.
+//! TLS beneath the exchanges (docs/wire.md 2.5), as a driver sees it: bytes, deadlines, verdicts.
+//! `over_tls_1_2` and `over_tls_1_3` are the suites of the exchanges over TLS, `tls_memory` counts
+//! bytes.
 
-use std::io::{Read, Write};
-use std::sync::Arc;
+#[path = "tls/ends.rs"]
+mod ends;
+#[path = "tls/handshakes.rs"]
+mod handshakes;
+#[path = "tls/laws.rs"]
+mod laws;
+#[path = "tls/manners.rs"]
+mod manners;
+#[path = "tls/record_sizes.rs"]
+mod record_sizes;
+#[path = "tls/slow.rs"]
+mod slow;
+#[path = "tls/strangers.rs"]
+mod strangers;
 
-use otter_protocol::{CloseReason, Config, Connection, Handshake};
-use otter_tests::Clock;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use otter_tests::Request;
+use otter_tests::tls::{Terms, V1_2, V1_3};
 
-fn pair() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    let made = rcgen::generate_simple_self_signed(["otter.example".to_owned()]).expect("a cert");
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let certificate = rustls::pki_types::CertificateDer::from(made.cert);
-    let server = ServerConfig::builder_with_provider(Arc::clone(&ring))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .expect("a config");
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).expect("a root");
-    let client = ClientConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (Arc::new(server), Arc::new(client))
+/// A request that needs no store, and keeps the connection.
+fn health() -> Vec<u8> {
+    Request::get("/").bytes()
 }
 
-#[test]
-fn health_over_tls() {
-    let (server, client) = pair();
-    let now = Clock::start().now();
-    let mut connection: Connection = Connection::tls(Arc::new(Config::default()), server, now);
-    let name = ServerName::try_from("otter.example").expect("a name");
-    let mut client = ClientConnection::new(client, name).expect("a client");
-    client
-        .writer()
-        .write_all(b"GET / HTTP/1.1\r\nHost: otter\r\nConnection: close\r\n\r\n")
-        .expect("room");
-    let mut answer = Vec::new();
-    for _ in 0..20 {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).expect("memory");
-        }
-        if !wire.is_empty() {
-            connection.handle_input(now, &wire);
-        }
-        while let Some(next) = connection.transmit() {
-            let bytes = next.as_slice().to_vec();
-            let mut from = &bytes[..];
-            while !from.is_empty() {
-                client.read_tls(&mut from).expect("memory");
-                client.process_new_packets().expect("good records");
-            }
-            connection.handle_sent(now, bytes.len());
-        }
-        let _ = client.reader().read_to_end(&mut answer);
-    }
-    assert!(answer.ends_with(br#"{"healthcheck":true}"#), "{}", answer.escape_ascii());
-    assert_eq!(connection.poll_handshake(), Some(Handshake::Full));
-    assert!(connection.wants_shutdown());
-    connection.handle_eof(now);
-    assert_eq!(connection.closed(), Some(CloseReason::Peer));
+/// Each version, with its name for messages.
+fn versions() -> [(&'static str, Terms); 2] {
+    [("TLS 1.2", Terms::only(V1_2)), ("TLS 1.3", Terms::only(V1_3))]
 }

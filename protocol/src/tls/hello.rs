@@ -130,3 +130,155 @@ const PROBE_RANDOM: [u8; 32] = [
 ];
 /// Ten times what browsers send. Beyond, the limits of TLS itself hold.
 const WIRE_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A ClientHello as a message.
+    fn message(random: [u8; 32], extensions: &[u8]) -> Vec<u8> {
+        let mut body = [&TLS_1_2[..], &random, &[0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]].concat();
+        if !extensions.is_empty() {
+            body.extend_from_slice(&(extensions.len() as u16).to_be_bytes());
+            body.extend_from_slice(extensions);
+        }
+        let [_, len @ ..] = (body.len() as u32).to_be_bytes();
+        [&[CLIENT_HELLO][..], &len, &body].concat()
+    }
+
+    /// In records that have so many bytes of it each.
+    fn wire(message: &[u8], fragment: usize) -> Vec<u8> {
+        let record = |bytes: &[u8]| {
+            let [high, low] = (bytes.len() as u16).to_be_bytes();
+            [&[HANDSHAKE, 3, 1, high, low], bytes].concat()
+        };
+        message.chunks(fragment).flat_map(record).collect()
+    }
+
+    fn hello(extensions: &[u8]) -> Vec<u8> {
+        wire(&message([9; 32], extensions), 16_384)
+    }
+
+    fn probe(code: u8) -> Vec<u8> {
+        wire(&message(PROBE_RANDOM, &[0, 1, 0, 1, code]), 16_384)
+    }
+
+    #[test]
+    fn a_hello_says_how_large_records_may_be() {
+        let server_name = [0, 0, 0, 4, 0, 2, 0, 0];
+        for (extensions, fragment_max) in [
+            (&[][..], None),
+            (&[0, 1, 0, 1, 1], Some(512)),
+            (&[0, 1, 0, 1, 2], Some(1024)),
+            (&[0, 1, 0, 1, 3], Some(2048)),
+            (&[0, 1, 0, 1, 4], Some(4096)),
+            (&[0, 1, 0, 1, 0], None),
+            (&[0, 1, 0, 1, 5], None),
+            (&[0, 1, 0, 0], None),
+            (&[0, 1, 0, 2, 1, 1], None),
+            (&[&server_name[..], &[0, 1, 0, 1, 2]].concat(), Some(1024)),
+            (&[&[0, 1, 0, 1, 2], &server_name[..]].concat(), Some(1024)),
+            (&server_name, None),
+        ] {
+            assert_eq!(look(&hello(extensions)), Hello::Whole(fragment_max), "{extensions:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_is_answered_with_its_suite_and_its_wish() {
+        for code in 1..=4 {
+            let Hello::Probe(answer) = look(&probe(code)) else { panic!("no probe: {code}") };
+            assert_eq!(answer.len(), 5 + usize::from(answer[4]));
+            assert_eq!(answer.len(), 9 + usize::from(answer[8]));
+            assert_eq!(answer[11..43], PROBE_RANDOM);
+            assert_eq!(answer[43..], [0, 0xc0, 0x2b, 0, 0, 5, 0, 1, 0, 1, code]);
+        }
+        // Without the wish it would have no answer that means anything.
+        assert_eq!(look(&wire(&message(PROBE_RANDOM, &[]), 16_384)), Hello::Whole(None));
+        assert_eq!(look(&probe(0)), Hello::Whole(None));
+    }
+
+    /// What comes behind it changes nothing, and what is missing is waited for.
+    #[test]
+    fn a_hello_that_is_cut_is_partial() {
+        for whole in [hello(&[0, 1, 0, 1, 1]), probe(1)] {
+            let expected = look(&whole);
+            for end in 0..whole.len() {
+                assert_eq!(look(&whole[..end]), Hello::Partial, "{end}");
+            }
+            assert_eq!(look(&[&whole[..], &[22, 3, 3]].concat()), expected);
+        }
+    }
+
+    #[test]
+    fn a_hello_may_come_in_records_of_any_size() {
+        let message = message([9; 32], &[0, 1, 0, 1, 3]);
+        for fragment in 1..message.len() {
+            let wire = wire(&message, fragment);
+            assert_eq!(look(&wire), Hello::Whole(Some(2048)), "{fragment}");
+            for end in 0..wire.len() {
+                assert_eq!(look(&wire[..end]), Hello::Partial, "{end} in records of {fragment}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_hello() {
+        for (bytes, expected) in [
+            (&b""[..], Hello::Partial),
+            (b"G", Hello::Http),
+            (b"POST / HTTP/1.1\r\n", Hello::Http),
+            (b"get / HTTP/1.1\r\n", Hello::Strange),
+            (b"\r\nGET /", Hello::Strange),
+            (&[22, 3, 3, 0, 0], Hello::Strange),
+            (&[22, 2, 0, 0, 1, 1], Hello::Strange),
+            (&[22, 3, 3, 0, 1, 2], Hello::Strange),
+            (&[22, 3, 3, 0, 1, 1, 23, 3, 3, 0, 1, 0], Hello::Strange),
+            (&[22, 3, 3, 0, 4, 1, 0, 0, 0], Hello::Strange),
+            (&[0x80, 46, 1, 3, 1], Hello::Strange),
+            (&[21, 3, 3, 0, 2, 2, 40], Hello::Strange),
+        ] {
+            assert_eq!(look(bytes), expected, "{}", bytes.escape_ascii());
+        }
+    }
+
+    /// Not longer than that: the limits of TLS itself come next.
+    #[test]
+    fn a_hello_that_is_too_long_is_strange() {
+        let padding = vec![0; WIRE_BYTES_MAX];
+        let long = [&[0, 21, 0x40, 0][..], &padding].concat();
+        assert_eq!(look(&wire(&message([9; 32], &long), 4096)), Hello::Strange);
+        let endless = wire(&[&[CLIENT_HELLO, 0xff, 0xff, 0xff][..], &padding].concat(), 100);
+        assert_eq!(look(&endless[..WIRE_BYTES_MAX]), Hello::Partial);
+        assert_eq!(look(&endless[..=WIRE_BYTES_MAX]), Hello::Strange);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            look(&bytes);
+            look(&wire(&bytes, 7));
+            look(&wire(&[&[CLIENT_HELLO, 0, 0, 40][..], &bytes].concat(), 100));
+        }
+
+        /// A hello with changes is never more than it was: whatever comes of it, no byte that is
+        /// missing is made up.
+        #[test]
+        fn changes_are_survived(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            end in any::<prop::sample::Index>(),
+            is_probe in any::<bool>(),
+        ) {
+            let mut wire = if is_probe { probe(2) } else { hello(&[0, 1, 0, 1, 1]) };
+            for (index, byte) in changes {
+                let index = index.index(wire.len());
+                wire[index] = byte;
+            }
+            let whole = look(&wire);
+            let part = look(&wire[..end.index(wire.len())]);
+            prop_assert!(part == Hello::Partial || part == whole, "{part:?}, then {whole:?}");
+        }
+    }
+}

@@ -36,6 +36,8 @@ pub(crate) struct Tls {
     left: usize,
     /// What became of the handshake, until it is told.
     handshake: Option<Handshake>,
+    /// The peer has said that nothing more will follow: nothing that does is looked at.
+    is_up_over: bool,
 }
 
 enum Stage {
@@ -76,6 +78,7 @@ impl Tls {
             sealed: 0,
             left: 0,
             handshake: None,
+            is_up_over: false,
         }
     }
 
@@ -91,6 +94,7 @@ impl Tls {
                 self.input.extend_from_slice(bytes);
                 self.greet(buffers, &mut tell);
             }
+            Stage::Begun(..) if self.is_up_over => {}
             Stage::Begun(..) if self.needs_more_than(bytes.len()) => {
                 self.input.extend_from_slice(bytes);
             }
@@ -160,7 +164,8 @@ impl Tls {
         assert!(n <= self.pending().len(), "more was sent than was shown");
         self.sent += n;
         if self.sent < self.filled {
-            let left = self.sealed * self.sent / self.filled;
+            // An alert behind a batch makes the share smaller: what has left stays so.
+            let left = (self.sealed * self.sent / self.filled).max(self.left);
             return left - std::mem::replace(&mut self.left, left);
         }
         let rest = self.sealed - self.left;
@@ -271,8 +276,9 @@ impl Tls {
                     false
                 }
                 Ok(ConnectionState::PeerClosed) => {
+                    self.is_up_over = true;
                     tell(Received::Eof);
-                    false
+                    return input.len();
                 }
                 Ok(_) => true,
                 Err(error) => break Some(error),
@@ -288,9 +294,25 @@ impl Tls {
             let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
             self.handshake = Some(if is_resumed { Handshake::Resumed } else { Handshake::Full });
         }
-        let Some(error) = failure else { return used };
-        // Whatever it has to say to the peer about it, and no more: it would look at the input again,
-        // of which it may have kept a part of a message, and panic.
+        match failure {
+            Some(error) => self.fail(failure_of(&error), buffers, tell),
+            None if input.len() - used <= KEPT_BYTES_MAX => return used,
+            None => self.fail(TlsFailure::Malformed, buffers, tell),
+        }
+        input.len()
+    }
+
+    /// It goes no further; what rustls has to say to the peer about it may leave.
+    fn fail(
+        &mut self,
+        failure: TlsFailure,
+        buffers: &Buffers,
+        tell: &mut impl FnMut(Received<'_>),
+    ) {
+        let Stage::Begun(connection, is_open) = &mut self.stage else { return };
+        let output = &mut Output::new(&mut self.output, &mut self.filled, buffers);
+        // Not one step more: rustls must not look at the input again, and panics without the part
+        // that it remembers of it.
         while connection.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut chunk)) =
                 connection.process_tls_records(&mut []).state
@@ -298,11 +320,10 @@ impl Tls {
             output.write(|room| chunk.encode(room));
         }
         if !*is_open {
-            self.handshake = Some(Handshake::Failed(failure_of(&error)));
+            self.handshake = Some(Handshake::Failed(failure));
         }
         self.end();
         tell(Received::Failed);
-        input.len()
     }
 
     /// Must more bytes come than these before there is a whole record?
@@ -408,3 +429,131 @@ fn mandate_of(chain: Option<&[CertificateDer<'_>]>) -> Option<Mandate> {
 
 /// More than a record has, but for a first message in pieces, whose end TLS judges.
 const INPUT_BYTES_MAX: usize = 5 + 16384 + 2048;
+/// Of a message that comes in pieces rustls wants to see all records again until it is whole. A
+/// client's certificates fit, in records of a sensible size.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    fn config() -> ServerConfig {
+        let made = rcgen::generate_simple_self_signed(["otter.example".to_owned()]).expect("one");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.into()], key)
+            .expect("a certificate with its key")
+    }
+
+    fn tls() -> Tls {
+        Tls::new(Arc::new(config()))
+    }
+
+    /// With so much plaintext in so much ciphertext.
+    fn with_batch(sealed: usize, filled: usize) -> Tls {
+        Tls { output: vec![0; filled + 7], filled, sealed, ..tls() }
+    }
+
+    #[test]
+    fn settings_are_made_anew_only_for_a_peer_that_needs_it() {
+        for (ours, theirs, holds) in [
+            (None, None, None),
+            (None, Some(512), Some(517)),
+            (Some(4101), Some(512), Some(517)),
+            (Some(517), Some(4096), Some(517)),
+            (Some(600), None, Some(600)),
+        ] {
+            let mut config = config();
+            config.max_fragment_size = ours;
+            let config = Arc::new(config);
+            let fitting = fitting(Arc::clone(&config), theirs);
+            assert_eq!(fitting.max_fragment_size, holds, "{ours:?} here, {theirs:?} there");
+            assert_eq!(Arc::ptr_eq(&config, &fitting), holds == ours);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_has_left_gives_its_memory_back() {
+        let buffers = Buffers::default();
+        let mut tls = Tls { output: buffers.take(), filled: 100, sealed: 60, ..tls() };
+        assert_eq!(tls.advance(99, &buffers) + tls.advance(1, &buffers), 60);
+        assert!(tls.pending().is_empty() && tls.output.capacity() == 0);
+    }
+
+    #[test]
+    fn what_is_disowned_leaves_and_counts_for_nothing() {
+        let buffers = Buffers::default();
+        let mut tls = with_batch(60, 100);
+        assert_eq!(tls.advance(50, &buffers), 30);
+        tls.disown();
+        assert_eq!(tls.pending().len(), 50);
+        assert_eq!(tls.advance(20, &buffers) + tls.advance(30, &buffers), 0);
+    }
+
+    #[test]
+    fn silence_leaves_nothing_to_be_sent() {
+        let buffers = Buffers::default();
+        let mut tls = with_batch(60, 100);
+        tls.advance(10, &buffers);
+        tls.silence(&buffers);
+        assert!(tls.pending().is_empty() && !tls.is_open() && !tls.is_handshaking());
+        assert_eq!(tls.seal(b"x", &buffers), None);
+        tls.finish(&buffers);
+        assert!(tls.pending().is_empty(), "not a word");
+    }
+
+    /// Who has not said a byte has begun nothing; but for the time that it took.
+    #[test]
+    fn a_handshake_that_was_not_begun_cannot_be_abandoned() {
+        let mut silent = tls();
+        silent.give_up(TlsFailure::Abandoned);
+        assert_eq!(silent.poll_handshake(), None);
+        let mut late = tls();
+        late.give_up(TlsFailure::TimedOut);
+        assert_eq!(late.poll_handshake(), Some(Handshake::Failed(TlsFailure::TimedOut)));
+        let mut begun = tls();
+        begun.receive(&[HANDSHAKE], &Buffers::default(), |_| panic!("nothing came of it"));
+        begun.give_up(TlsFailure::Abandoned);
+        assert_eq!(begun.poll_handshake(), Some(Handshake::Failed(TlsFailure::Abandoned)));
+        assert_eq!(begun.poll_handshake(), None, "once");
+    }
+
+    proptest! {
+        /// However it is taken and whatever is sealed behind it meanwhile: the shares of plaintext
+        /// never go back, never run ahead of the ciphertext, and make up the whole in the end.
+        #[test]
+        fn shares_make_up_the_whole(
+            sealed in 0..20_000usize,
+            overhead in 1..3000usize,
+            takes in prop::collection::vec((1..4000usize, 0..40usize), 1..60),
+        ) {
+            let buffers = Buffers::default();
+            let mut tls = with_batch(sealed, sealed + overhead);
+            let (mut sent, mut shares) = (0, 0);
+            for (take, more) in takes {
+                let n = take.min(tls.pending().len());
+                if n == 0 {
+                    break;
+                }
+                shares += tls.advance(n, &buffers);
+                sent += n;
+                prop_assert!(shares <= sealed.min(sent));
+                if !tls.pending().is_empty() {
+                    tls.filled += more;
+                    tls.output.resize(tls.filled, 0);
+                }
+            }
+            let n = tls.pending().len();
+            shares += tls.advance(n, &buffers);
+            prop_assert_eq!(shares, sealed);
+        }
+    }
+
+    const HANDSHAKE: u8 = 22;
+}

@@ -104,6 +104,28 @@ impl Authority {
         assert!(!held || self.is_claimed(), "law 9: the tail is shown without Claimed(true)");
     }
 
+    /// What was opened of an image must be of the one that was answered; no tail without a claim.
+    pub(super) fn check_bytes(&self, offset: u64, bytes: &[u8]) {
+        let download = self.download.as_ref().expect("law 8: an image without Redeem or Fetch");
+        self.check_image(&download.image, offset, bytes.len() as u64);
+        let range = offset as usize..offset as usize + bytes.len();
+        assert!(download.image[range] == *bytes, "law 8: other bytes than the image's at {offset}");
+    }
+
+    /// How long the image is that may leave.
+    pub(super) fn image_bytes(&self) -> Option<u64> {
+        self.download.as_ref().map(|download| download.image.len() as u64)
+    }
+
+    /// Something left that nobody here can read; the token whose tail may have begun with it.
+    pub(super) fn ciphertext_left(&mut self) -> Option<Token> {
+        let is_claimed = self.is_claimed();
+        let download = self.download.as_mut()?;
+        let token = download.token.filter(|_| is_claimed && !download.tail_began)?;
+        download.tail_began = true;
+        Some(token)
+    }
+
     /// Part of an image left; the token whose tail began with it.
     pub(super) fn image_left(&mut self, offset: u64, len: u64) -> Option<Token> {
         let download = self.download.as_mut()?;

@@ -6,8 +6,9 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::Bytes;
-use otter_protocol::{Answer, Now, Outcome, Query, QueryId, Token};
+use otter_protocol::{Answer, Handshake, Now, Outcome, Query, QueryId, Token};
 
+use crate::tls::{Client, End};
 use crate::{Clock, Desk, Line, Pipe, Random, Read, Watched};
 
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Link {
     down: Pipe,
     /// What the actor said and its window has no room for yet.
     unsaid: VecDeque<Vec<u8>>,
+    /// The actor's end of TLS, if it speaks that: the pipes then carry ciphertext.
+    client: Option<Box<Client>>,
     breaks_at: Option<Duration>,
     /// The core was told that the actor sends nothing more.
     is_up_over: bool,
@@ -61,12 +64,29 @@ impl Link {
             up,
             down,
             unsaid: VecDeque::new(),
+            client: None,
             breaks_at: None,
             is_up_over: false,
             sent: Vec::new(),
             presented: Vec::new(),
             has_claimed: false,
         }
+    }
+
+    /// The actor speaks TLS, and begins with it.
+    pub(super) fn veil(&mut self, at: Duration, client: Client) {
+        self.client = Some(Box::new(client));
+        self.say(at, &[]);
+    }
+
+    /// Do the pipes carry ciphertext?
+    pub(super) fn is_veiled(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// What became of its handshake.
+    pub(super) fn handshake(&self) -> Option<Handshake> {
+        self.watched.handshake()
     }
 
     /// Both ends are gone.
@@ -80,7 +100,8 @@ impl Link {
         let deadline = deadline.map(|deadline| clock.offset(deadline));
         let up = self.up.next().filter(|_| self.is_served);
         let down = self.down.next();
-        let read = (self.is_held && self.down.is_ready()).then_some(reads_at);
+        let is_ready = self.down.is_ready() || self.opened_bytes() > 0;
+        let read = (self.is_held && is_ready).then_some(reads_at);
         [deadline, up, down, read, self.breaks_at].into_iter().flatten().min()
     }
 
@@ -89,12 +110,24 @@ impl Link {
     }
 
     pub(super) fn say(&mut self, at: Duration, bytes: &[u8]) {
-        self.unsaid.push_back(bytes.to_vec());
+        match &mut self.client {
+            Some(client) => {
+                client.say(bytes);
+                self.unsaid.push_back(client.take_wire());
+            }
+            None => self.unsaid.push_back(bytes.to_vec()),
+        }
         self.write_up(at);
     }
 
-    /// The actor closes. With bytes unread that breaks the connection, as a socket does.
+    /// The actor closes, and says so if it speaks TLS and there is room for it. With bytes unread
+    /// that breaks the connection, as a socket does.
     pub(super) fn hang_up(&mut self, at: Duration) {
+        if let Some(client) = self.client.as_mut().filter(|_| self.is_held) {
+            client.say_end();
+            self.unsaid.push_back(client.take_wire());
+            self.write_up(at);
+        }
         self.is_held = false;
         self.unsaid.clear();
         if self.down.readable() > 0 { self.up.reset(at) } else { self.up.end(at) }
@@ -123,8 +156,36 @@ impl Link {
         }
     }
 
-    pub(super) fn read(&mut self, bytes_max: usize) -> Read {
-        self.down.read(bytes_max)
+    pub(super) fn read(&mut self, at: Duration, bytes_max: usize) -> Read {
+        if self.client.is_none() {
+            return self.down.read(bytes_max);
+        }
+        while self.opened_bytes() == 0 {
+            let Read::Bytes(wire) = self.down.read(usize::MAX) else {
+                return self.down.read(usize::MAX);
+            };
+            self.open(at, &wire);
+        }
+        let opened = self.client.as_mut().map(|client| client.take_heard_at_most(bytes_max));
+        Read::Bytes(opened.unwrap_or_default())
+    }
+
+    /// The actor opens what came, and says what TLS has to say to it.
+    fn open(&mut self, at: Duration, wire: &[u8]) {
+        let Some(client) = &mut self.client else { return };
+        client.hear(wire);
+        let has_failed = matches!(client.end(), Some(End::Failed(_)));
+        assert!(!has_failed, "TLS that somebody broke: {:?}", client.end());
+        let wire = client.take_wire();
+        if !wire.is_empty() {
+            self.unsaid.push_back(wire);
+            self.write_up(at);
+        }
+    }
+
+    /// What was opened and not read.
+    fn opened_bytes(&self) -> usize {
+        self.client.as_ref().map_or(0, |client| client.heard_bytes())
     }
 
     pub(super) fn take_tails(&mut self) -> Vec<Token> {
@@ -176,7 +237,7 @@ impl Link {
         let wrote = self.write(clock.now(), at);
         let read = self.read_up(clock.now(), random);
         let timed_out = self.time_out(clock);
-        self.close(at);
+        self.close(clock.now(), at);
         asked || wrote || read || timed_out
     }
 
@@ -264,14 +325,16 @@ impl Link {
         due
     }
 
-    /// Ends the sending side when the core wants it; drops the socket when the core is done. A
-    /// socket that is dropped with bytes unread breaks the connection.
-    fn close(&mut self, at: Duration) {
+    /// Ends the sending side when the core wants it; drops the socket when the core is done, after
+    /// one try to send its last words (there are none without TLS). A socket that is dropped with
+    /// bytes unread breaks the connection.
+    fn close(&mut self, now: Now, at: Duration) {
         if self.watched.connection().wants_shutdown() {
             self.down.end(at);
         }
         if self.watched.closed().is_some() {
             self.is_served = false;
+            self.write(now, at);
             if self.up.readable() > 0 { self.down.reset(at) } else { self.down.end(at) }
         }
     }
