@@ -2,6 +2,8 @@
 //! TLS the same plaintext. Real sockets on loopback, the model store behind both; what differs from
 //! run to run is the time in replies, which is masked.
 //!
+//! Requests that come at once are held against the core by itself, too.
+//!
 //! Not the same over TLS: who is turned away because there is no room is not told so.
 
 #[path = "../../src/tokio_server.rs"]
@@ -228,8 +230,13 @@ impl Peer {
 }
 
 /// Plays a scenario on each driver, without TLS and with it, and holds the transcripts against each
-/// other.
-fn compare(name: &str, scene: &Scene, connections_max: usize, play: impl Fn(&Stage) -> Vec<u8>) {
+/// other. Returns it.
+fn compare(
+    name: &str,
+    scene: &Scene,
+    connections_max: usize,
+    play: impl Fn(&Stage) -> Vec<u8>,
+) -> Vec<u8> {
     let mio = compare_plain(name, scene, connections_max, &play);
     for pair in pairs() {
         let over = |driver: &str| format!("{name} over TLS {} with {driver}", pair.version);
@@ -238,6 +245,7 @@ fn compare(name: &str, scene: &Scene, connections_max: usize, play: impl Fn(&Sta
         let played = play(&start!(tokio_server, scene, connections_max, Some(pair)));
         hold(&over("tokio"), &mio, &masked(played));
     }
+    mio
 }
 
 /// The same without TLS only. Returns the transcript.
@@ -317,11 +325,14 @@ fn is_head(bytes: &[u8]) -> bool {
 #[test]
 fn every_kind_of_request_in_one_segment() {
     for sample in samples() {
-        compare(sample.name, &sample.scene, 10, |stage| {
+        let mio = compare(sample.name, &sample.scene, 10, |stage| {
             let mut peer = stage.connect();
             peer.send(&sample.bytes);
             peer.reply(is_head(&sample.bytes))
         });
+        // And the core by itself, without sockets.
+        let core = sample.scene.exchange().request(&sample.bytes).bytes;
+        hold(&format!("{} of the core", sample.name), &mio, &masked(core));
     }
 }
 
