@@ -55,11 +55,18 @@ fn assert_under_way(stage: &Stage) {
     assert_eq!(stage.metric("otter_tokens_claimed_total"), 0);
 }
 
-/// Begins so many, once nobody else is connected.
+/// Begins so many. Whoever fetched their tokens is gone before.
 fn downloads(stage: &Stage, count: u32) -> Vec<Download> {
     let open = stage.metric("otter_connections_open");
-    let tokens: Vec<_> = (0..count).map(|n| stage.token(n)).collect();
-    stage.until("otter_connections_open", open);
+    let token = |n| {
+        let device = stage.device(n);
+        device.check_in("1.0.0");
+        stage.until("otter_connections_open", open);
+        let token = device.token();
+        stage.until("otter_connections_open", open);
+        token
+    };
+    let tokens: Vec<_> = (0..count).map(token).collect();
     let tokens = tokens.iter().enumerate();
     tokens.map(|(n, token)| Download::begin(stage, n, token)).collect()
 }
