@@ -108,7 +108,14 @@ impl Exchange {
                 self.keep(fresh);
                 let chunked = self.chunked.get_or_insert_with(Chunked::new);
                 return Ok(match chunked.decode(&mut self.input, start, config)? {
-                    Progress::More => None,
+                    Progress::More => {
+                        // Of a read that was mostly framing little is left.
+                        let (len, room) = (self.input.len(), self.input.capacity());
+                        if room > 2 * len + GIVEN_BACK_BYTES {
+                            self.input.shrink_to(len);
+                        }
+                        None
+                    }
                     Progress::Done(end) => Some(Message { body: start..end, end }),
                 });
             }
@@ -287,7 +294,8 @@ impl std::fmt::Debug for Spare {
 
 /// Enough for the requests of one turn of a loop; about 2 KiB each.
 const SPARE_MAX: usize = 64;
-/// What a request needed beyond this is given back before its answer leaves.
+/// What a request needed beyond this is given back: of framing at once, all else before its
+/// answer leaves.
 const GIVEN_BACK_BYTES: usize = 4096;
 /// A check-in fits; what a large body needed is given back.
 const KEPT_BYTES_MAX: usize = 1024;
