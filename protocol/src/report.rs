@@ -154,6 +154,8 @@ pub enum Refusal {
     NoRelease,
     /// The range cannot be satisfied.
     BadRange,
+    /// The image is not the one that `If-Match` asks for.
+    Precondition,
     /// The store cannot answer now.
     Unavailable,
 }
@@ -213,7 +215,7 @@ impl Endpoint {
 
 impl Outcome {
     /// Every outcome, in their order; refusals last.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Registered,
         Self::Current,
         Self::Offered,
@@ -238,6 +240,7 @@ impl Outcome {
         Self::Refused(Refusal::DeadToken),
         Self::Refused(Refusal::NoRelease),
         Self::Refused(Refusal::BadRange),
+        Self::Refused(Refusal::Precondition),
         Self::Refused(Refusal::Unavailable),
     ];
 

@@ -391,7 +391,7 @@ const PREFIX: &str = "otter";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Shown from the start, so that a rate can be taken of the first one, too.
 const CHECK_IN_OUTCOMES: [&str; 5] = ["registered", "current", "offered", "held_back", "refused"];
-const REFUSALS: [(Refusal, &str); 14] = [
+const REFUSALS: [(Refusal, &str); 15] = [
     (Refusal::NoRoute, "no_route"),
     (Refusal::Malformed, "malformed"),
     (Refusal::NotTls, "not_tls"),
@@ -405,6 +405,7 @@ const REFUSALS: [(Refusal, &str); 14] = [
     (Refusal::DeadToken, "dead_token"),
     (Refusal::NoRelease, "no_release"),
     (Refusal::BadRange, "bad_range"),
+    (Refusal::Precondition, "precondition"),
     (Refusal::Unavailable, "unavailable"),
 ];
 

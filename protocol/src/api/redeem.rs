@@ -131,7 +131,7 @@ impl Plan {
                 Condition::Holds => {}
                 Condition::NotModified => return Response::not_modified(offer),
                 Condition::Failed => {
-                    let outcome = Outcome::Refused(Refusal::BadRange);
+                    let outcome = Outcome::Refused(Refusal::Precondition);
                     return Response::new(Status::PRECONDITION_FAILED, outcome, Content::Empty);
                 }
             }
