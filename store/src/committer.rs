@@ -121,7 +121,7 @@ impl Committer {
             }
             Err(error) => {
                 self.shared.counters.commit_failed();
-                let error = OperatorError::unavailable(error);
+                let error = OperatorError::database(error);
                 // What changes nothing does not depend on the commit, and is answered as decided.
                 settle(group, |decided| decided.changes.then(|| error.clone()));
             }
