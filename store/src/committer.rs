@@ -15,9 +15,10 @@ use otter_protocol::Answer;
 use rusqlite::Connection;
 
 use crate::error::OperatorError;
+use crate::inbox::Inbox;
 use crate::job::{Job, Operation};
 use crate::ledger;
-use crate::shared::{Inbox, Shared};
+use crate::shared::Shared;
 use crate::tables::{Change, Plan, Touched};
 use crate::token::Minted;
 
