@@ -79,7 +79,7 @@ impl Seat {
             poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, ANY)?;
         }
         let waker = Waker::new(poll.registry(), WAKE)?;
-        let desk = Desk { tally: Tally::new(), bell: Bell::new(), waker };
+        let desk = Desk { tally: Tally::new(), bell: Bell::default(), waker };
         let open_at = Some(Instant::now());
         let door = |(listener, security)| Door { listener, security, open_at };
         let doors = listeners.into_iter().map(door).collect();
@@ -90,16 +90,13 @@ impl Seat {
 impl Desk {
     /// Rings the worker out of its poll. A burst of rings costs one system call.
     pub(crate) fn ring(&self) {
-        self.bell.ring(|| self.wake());
+        // It adds one to a number, which does not fail.
+        self.bell.ring(|| _ = self.waker.wake());
     }
 
     pub(crate) fn stop(&self) {
-        self.bell.stop(|| self.wake());
-    }
-
-    fn wake(&self) {
-        // It adds one to a number, which does not fail.
-        let _ = self.waker.wake();
+        self.bell.stop();
+        self.ring();
     }
 }
 
@@ -158,8 +155,7 @@ impl<S: Store<Image: Legible>> Worker<S> {
         self.accept(ACCEPTS_PER_TURN);
         self.shake_hands(1 + events.iter().count() / EVENTS_PER_HANDSHAKE);
         self.expire();
-        self.scope.desk.bell.silence();
-        if self.drain_until.is_none() && self.scope.desk.bell.is_stopping() {
+        if self.scope.desk.bell.silence() && self.drain_until.is_none() {
             self.drain();
         }
         self.exchange();
@@ -281,12 +277,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
 
     /// Somebody is at the door.
     fn open(&mut self, door: usize) {
-        let now = self.now();
-        self.seat
-            .doors
-            .get_mut(door)
-            .into_iter()
-            .for_each(|door| _ = door.open_at.get_or_insert(now));
+        let (now, door) = (self.now(), self.seat.doors.get_mut(door));
+        door.into_iter().for_each(|door| _ = door.open_at.get_or_insert(now));
     }
 
     /// Accepts at each door until nobody is left, or so many. Who will shake hands waits outside

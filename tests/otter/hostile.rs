@@ -163,42 +163,7 @@ fn guessed_keys_get_one_answer_and_write_nothing() {
 fn bombs_are_refused_one_by_one() {
     for runtime in ["mio", "tokio"] {
         let town = Town::new(&["--runtime", runtime], &[]);
-        let post = |body: &str| {
-            format!(
-                "POST /device/register HTTP/1.1\r\nHost: otter\r\nAuthentication: {}\r\n\
-                 Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-                town.key,
-                body.len()
-            )
-        };
-        let many = |count: usize, of: &str| of.repeat(count);
-        for (name, request, status) in [
-            ("one endless line", format!("GET / HTTP/1.1\r\nX: {}", many(9000, "x")), 431),
-            (
-                "many lines",
-                format!("GET / HTTP/1.1\r\nHost: o\r\n{}\r\n", many(65, "a:b\r\n")),
-                431,
-            ),
-            ("a long target", format!("GET /{} HTTP/1.1\r\n\r\n", many(3000, "x")), 414),
-            (
-                "a length",
-                "POST / HTTP/1.1\r\nHost: o\r\nContent-Length: 99999999\r\n\r\n".into(),
-                413,
-            ),
-            (
-                "chunks",
-                format!(
-                    "POST /device/register HTTP/1.1\r\nHost: o\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-                    many(20, &format!("400\r\n{}\r\n", many(1024, " ")))
-                ),
-                413,
-            ),
-            ("brackets", post(&many(16_000, "[")), 400),
-            ("objects", post(&many(3000, "{\"a\":")), 400),
-            ("keys", post(&format!("{{{}\"a\":1}}", many(3000, "\"b\":1,"))), 413),
-            ("escapes", post(&format!("{{\"registration\":\"{}\"}}", many(2700, "\\u0000"))), 400),
-            ("digits", post(&format!("{{\"registration\":{}}}", many(16_000, "9"))), 400),
-        ] {
+        for (name, request, status) in bombs(&town.key) {
             let answer = exchange(town.server.http, request.as_bytes()).expect(name);
             assert_eq!(answer.status, status, "{name}: {}", answer.text());
             assert!(answer.text().starts_with("{\"success\":false"), "{name}: {}", answer.text());
@@ -206,6 +171,29 @@ fn bombs_are_refused_one_by_one() {
         }
         assert_eq!(town.count("otter_connections_panicked_total"), 0);
     }
+}
+
+/// What each is called, and the status that it gets.
+fn bombs(key: &str) -> Vec<(&'static str, String, u16)> {
+    let many = |count: usize, of: &str| of.repeat(count);
+    let head = "POST /device/register HTTP/1.1\r\nHost: otter\r\nConnection: close\r\n";
+    let post = |body: String| {
+        let length = body.len();
+        format!("{head}Authentication: {key}\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let chunk = format!("400\r\n{}\r\n", many(1024, " "));
+    vec![
+        ("one endless line", format!("GET / HTTP/1.1\r\nX: {}", many(9000, "x")), 431),
+        ("many lines", format!("GET / HTTP/1.1\r\nHost: o\r\n{}\r\n", many(65, "a:b\r\n")), 431),
+        ("a long target", format!("GET /{} HTTP/1.1\r\n\r\n", many(3000, "x")), 414),
+        ("a length", format!("{head}Content-Length: 99999999\r\n\r\n"), 413),
+        ("chunks", format!("{head}Transfer-Encoding: chunked\r\n\r\n{}", many(20, &chunk)), 413),
+        ("brackets", post(many(16_000, "[")), 400),
+        ("objects", post(many(2500, "{\"a\":")), 400),
+        ("keys", post(format!("{{{}\"a\":1}}", many(3000, "\"b\":1,"))), 413),
+        ("escapes", post(format!("{{\"registration\":\"{}\"}}", many(2700, "\\u0000"))), 400),
+        ("digits", post(format!("{{\"registration\":{}}}", many(16_000, "9"))), 400),
+    ]
 }
 
 #[test]

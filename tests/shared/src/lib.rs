@@ -79,7 +79,7 @@ mod tests {
 
     impl World {
         fn new(expected: usize) -> Self {
-            let (poll, bell) = (Arc::new(Poll::new()), Arc::new(Bell::new()));
+            let (poll, bell) = (Arc::new(Poll::new()), Arc::new(Bell::default()));
             let (to_poll, to_bell) = (Arc::clone(&poll), Arc::clone(&bell));
             let wake = std::sync::Arc::new(move || to_bell.ring(|| to_poll.wake()));
             let inbox = Arc::new(Inbox::new(wake));
@@ -98,7 +98,10 @@ mod tests {
 
         fn stops(&self) -> thread::JoinHandle<()> {
             let (poll, bell) = (Arc::clone(&self.poll), Arc::clone(&self.bell));
-            thread::spawn(move || bell.stop(|| poll.wake()))
+            thread::spawn(move || {
+                bell.stop();
+                bell.ring(|| poll.wake());
+            })
         }
 
         /// As `Worker::turn` does, until it has so many answers, and the order to stop if there is
@@ -107,8 +110,7 @@ mod tests {
             let (mut got, mut stopping) = (Vec::new(), false);
             while got.len() < answers || stopping != stops {
                 self.poll.wait();
-                self.bell.silence();
-                stopping |= self.bell.is_stopping();
+                stopping |= self.bell.silence();
                 self.inbox.append_to(&mut got);
             }
             let mut tickets: Vec<u64> = got.iter().map(|(ticket, _)| ticket.0).collect();
@@ -186,7 +188,7 @@ mod tests {
             while got.len() < 2 {
                 world.poll.wait();
                 world.inbox.append_to(&mut got);
-                world.bell.silence();
+                let _ = world.bell.silence();
             }
             others.into_iter().for_each(|other| other.join().expect("ended"));
         });

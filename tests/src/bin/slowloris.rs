@@ -2,6 +2,7 @@
 //! `tests/slowloris --help` says how to use it.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -98,16 +99,11 @@ impl Plan {
         let per_connection = most.saturating_sub(before) / self.connections as u64;
         let bound = bound(&self.runtime, way, manner);
         let ratio = slow.median().as_secs_f64() / quiet.median().as_secs_f64();
+        let count = quiet.0.len() + slow.0.len() + after.0.len();
         say(&format!(
-            "{name:<12} quiet {:>5} us (p99 {:>6}), under attack {:>5} us (p99 {:>6}) = {ratio:.2} \
-             times, after {:>5} us; {} check-ins, none failed; {open} open, {ended} cut off; resident \
-             {:.1} MiB, with them {:.1} MiB = {per_connection} bytes each of at most {bound}",
-            quiet.median().as_micros(),
-            quiet.at(99).as_micros(),
-            slow.median().as_micros(),
-            slow.at(99).as_micros(),
-            after.median().as_micros(),
-            quiet.0.len() + slow.0.len() + after.0.len(),
+            "{name:<12} quiet {quiet}, under attack {slow} = {ratio:.2} times, after {after}; \
+             {count} check-ins, none failed; {open} open, {ended} cut off; \
+             resident {:.1} MiB, with them {:.1} MiB = {per_connection} bytes each, at most {bound}",
             before as f64 / MIB,
             most as f64 / MIB,
         ))?;
@@ -146,6 +142,13 @@ impl Waits {
     fn at(&self, percent: usize) -> Duration {
         let at = self.0.len() * percent / 100;
         self.0.get(at.min(self.0.len().saturating_sub(1))).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [median, late] = [self.median(), self.at(99)].map(|wait| wait.as_micros());
+        write!(f, "{median:>5} us (p99 {late:>6})")
     }
 }
 
