@@ -103,7 +103,7 @@ impl Plan {
         say(&format!(
             "{name:<12} quiet {quiet}, under attack {slow} = {ratio:.2} times, after {after}; \
              {count} check-ins, none failed; {open} open, {ended} cut off; \
-             resident {:.1} MiB, with them {:.1} MiB = {per_connection} bytes each, at most {bound}",
+             resident {:.1} MiB, with them {:.1} MiB: {per_connection} bytes each of {bound}",
             before as f64 / MIB,
             most as f64 / MIB,
         ))?;
