@@ -42,9 +42,11 @@
 //! Linux only. `SIGPIPE` never comes: everything is sent with `MSG_NOSIGNAL`.
 #![forbid(unsafe_code)]
 
+mod bell;
 mod deadlines;
 mod listen;
 mod peer;
+mod sync;
 mod worker;
 
 use std::fmt;

@@ -7,7 +7,6 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
@@ -21,6 +20,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use slab::Slab;
 
 use crate::Options;
+use crate::bell::Bell;
 use crate::deadlines::Deadlines;
 use crate::listen::{Listeners, listen};
 use crate::peer::{Peer, Scope};
@@ -47,8 +47,7 @@ struct Door {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) tally: Tally,
-    stopping: AtomicBool,
-    rung: AtomicBool,
+    bell: Bell,
     waker: Waker,
 }
 
@@ -80,7 +79,7 @@ impl Seat {
             poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, ANY)?;
         }
         let waker = Waker::new(poll.registry(), WAKE)?;
-        let desk = Desk { tally: Tally::new(), stopping: false.into(), rung: false.into(), waker };
+        let desk = Desk { tally: Tally::new(), bell: Bell::default(), waker };
         let open_at = Some(Instant::now());
         let door = |(listener, security)| Door { listener, security, open_at };
         let doors = listeners.into_iter().map(door).collect();
@@ -91,14 +90,12 @@ impl Seat {
 impl Desk {
     /// Rings the worker out of its poll. A burst of rings costs one system call.
     pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            // It adds one to a number, which does not fail.
-            let _ = self.waker.wake();
-        }
+        // It adds one to a number, which does not fail.
+        self.bell.ring(|| _ = self.waker.wake());
     }
 
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.bell.stop();
         self.ring();
     }
 }
@@ -158,9 +155,7 @@ impl<S: Store<Image: Legible>> Worker<S> {
         self.accept(ACCEPTS_PER_TURN);
         self.shake_hands(1 + events.iter().count() / EVENTS_PER_HANDSHAKE);
         self.expire();
-        // Before looking at what the ringing was for.
-        self.scope.desk.rung.swap(false, Ordering::AcqRel);
-        if self.drain_until.is_none() && self.scope.desk.stopping.load(Ordering::Acquire) {
+        if self.scope.desk.bell.silence() && self.drain_until.is_none() {
             self.drain();
         }
         self.exchange();
@@ -282,12 +277,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
 
     /// Somebody is at the door.
     fn open(&mut self, door: usize) {
-        let now = self.now();
-        self.seat
-            .doors
-            .get_mut(door)
-            .into_iter()
-            .for_each(|door| _ = door.open_at.get_or_insert(now));
+        let (now, door) = (self.now(), self.seat.doors.get_mut(door));
+        door.into_iter().for_each(|door| _ = door.open_at.get_or_insert(now));
     }
 
     /// Accepts at each door until nobody is left, or so many. Who will shake hands waits outside

@@ -138,7 +138,9 @@ impl<'a> Aside<'a> {
     /// stays, because transfers may be under way from it; a damaged one is replaced.
     fn settle(&self, copied: &Copied) -> Result<(), CopyError> {
         if self.images.verified(&copied.sha256).is_some() {
-            return Ok(());
+            // Whoever put it there may have ended before its name was durable.
+            return rustix::fs::fsync(&self.images.directory)
+                .map_err(|error| CopyError::Disk(error.into()));
         }
         self.rename(&copied.sha256).map_err(CopyError::Disk)
     }
@@ -148,8 +150,10 @@ impl<'a> Aside<'a> {
         self.file.sync_all()?;
         let (from, to) = (&self.images.incoming, &self.images.directory);
         rustix::fs::renameat(from, &self.name, to, file_name(name))?;
-        rustix::fs::fsync(to)?;
-        Ok(())
+        // A name that could not be made durable goes again: the next sync would not speak of it.
+        Ok(rustix::fs::fsync(to).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(to, file_name(name), AtFlags::empty());
+        })?)
     }
 }
 

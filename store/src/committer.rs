@@ -15,9 +15,10 @@ use otter_protocol::Answer;
 use rusqlite::Connection;
 
 use crate::error::OperatorError;
+use crate::inbox::Inbox;
 use crate::job::{Job, Operation};
 use crate::ledger;
-use crate::shared::{Inbox, Shared};
+use crate::shared::Shared;
 use crate::tables::{Change, Plan, Touched};
 use crate::token::Minted;
 
@@ -121,7 +122,7 @@ impl Committer {
             }
             Err(error) => {
                 self.shared.counters.commit_failed();
-                let error = OperatorError::unavailable(error);
+                let error = OperatorError::database(error);
                 // What changes nothing does not depend on the commit, and is answered as decided.
                 settle(group, |decided| decided.changes.then(|| error.clone()));
             }

@@ -10,9 +10,9 @@ use crate::Ticket;
 use crate::error::{OpenError, OperatorError};
 use crate::image::Image;
 use crate::images::{ImageName, Images, Used};
+use crate::inbox::Inbox;
 #[cfg(feature = "origins")]
 use crate::origin::{Fetcher, OriginOptions, OriginState, Waiter};
-use crate::shared::Inbox;
 use crate::stats::StoreStats;
 
 /// Where images lie, and where those come from that do not lie there.

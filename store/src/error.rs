@@ -9,6 +9,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::schema::is_damage;
+
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -81,7 +83,10 @@ pub enum OpenError {
         store: String,
     },
     /// The database refused an operation for another reason.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error(
+        "cannot open {}: {source}; see that the disk has room, can be written to and does not fail",
+        path.display()
+    )]
     Database {
         /// The database file.
         path: PathBuf,
@@ -200,6 +205,17 @@ impl OperatorError {
     /// The store cannot do anything now, because of `source`.
     pub(crate) fn unavailable(source: impl Error + Send + Sync + 'static) -> Self {
         let advice = "free or repair the disk and try again";
+        Self::Unavailable { source: Arc::new(source), advice }
+    }
+
+    /// The database cannot do it now, or not any more.
+    pub(crate) fn database(error: rusqlite::Error) -> Self {
+        if is_damage(&error) { Self::damaged(error) } else { Self::unavailable(error) }
+    }
+
+    /// The database is damaged, as `source` says.
+    pub(crate) fn damaged(source: impl Error + Send + Sync + 'static) -> Self {
+        let advice = "the database is damaged: stop the server and restore it from a backup";
         Self::Unavailable { source: Arc::new(source), advice }
     }
 }

@@ -8,7 +8,7 @@ use otter_protocol::Answer;
 
 use crate::Ticket;
 use crate::error::OperatorError;
-use crate::shared::Inbox;
+use crate::inbox::Inbox;
 use crate::tables::{Plan, Tables, Write};
 
 /// A device's write on its way to being durable.

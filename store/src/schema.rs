@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result, TransactionBehavior, ffi};
@@ -17,6 +17,8 @@ use crate::images::at;
 /// the system or the database said.
 pub(crate) fn open(path: &Path) -> std::result::Result<Connection, OpenError> {
     create_private(path)?;
+    let log = path.with_extension("db-wal");
+    renew(&log).map_err(at(&log))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(path, flags);
     let mut database = opened.map_err(|error| failed(path, error))?;
@@ -36,13 +38,19 @@ pub(crate) fn open_reader(path: &Path) -> std::result::Result<Connection, OpenEr
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reader = Connection::open_with_flags(path, flags).map_err(|error| failed(path, error))?;
     reader.set_prepared_statement_cache_capacity(STATEMENTS);
+    reader.execute_batch(CHECKS).map_err(|error| failed(path, error))?;
     Ok(reader)
+}
+
+/// Does the error say that the file is damaged?
+pub(crate) fn is_damage(error: &Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// What an error of the database means for opening it.
 pub(crate) fn failed(path: &Path, error: Error) -> OpenError {
     let damaged = match error.sqlite_error_code() {
-        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+        Some(_) => is_damage(&error),
         None => matches!(
             error,
             Error::FromSqlConversionFailure(..)
@@ -75,6 +83,27 @@ fn create_private(path: &Path) -> std::result::Result<(), OpenError> {
         Err(error) => Err(error),
     };
     synced.map_err(at(path))
+}
+
+/// Writes the log of a process that did not come to its end once more, as it is, and syncs it.
+///
+/// What is read there need not be on the disk: where a sync failed, the system has given up what
+/// it had to write, shows it all the same, and never tries again. New commits behind such a hole
+/// would be lost with it, however well they were synced.
+fn renew(log: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let (mut buffer, mut offset) = (vec![0; RENEWED_BYTES], 0);
+    loop {
+        let length = file.read_at(&mut buffer, offset)?;
+        if length == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&buffer[..length], offset)?;
+        offset += length as u64;
+    }
 }
 
 /// Makes a new file's name durable, and as far as possible that of its directory, which may be as
@@ -119,6 +148,7 @@ fn configure(database: &Connection) -> Result<()> {
         let refused = ffi::Error::new(ffi::SQLITE_CANTOPEN);
         return Err(Error::SqliteFailure(refused, Some(reason.to_owned())));
     }
+    database.execute_batch(CHECKS)?;
     database.execute_batch(SETTINGS)
 }
 
@@ -142,8 +172,15 @@ const VERSION: u32 = MIGRATIONS.len() as u32;
 /// `OTTR`
 const APPLICATION_ID: i32 = 0x4f54_5452;
 
+/// How much of a log is written again at a time.
+const RENEWED_BYTES: usize = 1 << 20;
+
 /// More than there are different statements.
 const STATEMENTS: usize = 64;
+
+/// A page is looked through when it is read. Without that, one that is damaged can pass for one
+/// that has no such row.
+const CHECKS: &str = "PRAGMA cell_size_check = ON;";
 
 /// `FULL` makes each commit durable before it returns. The log is written back to the database
 /// every 16 MiB, and the page cache may take 8 MiB: all but the leaves of a million devices.

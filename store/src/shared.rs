@@ -1,19 +1,20 @@
 //! What all threads of one store share.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use otter_protocol::{Answer, Query};
 
+use crate::Ticket;
 use crate::clock::{Clock, SteadyClock};
 use crate::depot::Depot;
 use crate::image::Image;
 use crate::images::ImageName;
+use crate::inbox::Inbox;
 use crate::stats::Counters;
 use crate::tables::{Tables, Write};
 use crate::tickets::HeldKeys;
 use crate::token::Mint;
-use crate::{Ticket, Wake};
 
 /// Facts, images, time, randomness, counters and keys of TLS tickets of one store.
 #[derive(Debug)]
@@ -179,57 +180,5 @@ impl Ready {
     }
 }
 
-/// Where another thread leaves answers for one thread.
-pub(crate) struct Inbox {
-    answers: Mutex<Vec<(Ticket, Answer<()>)>>,
-    waiting: AtomicBool,
-    /// How many are still to be left.
-    expected: AtomicUsize,
-    wake: Wake,
-}
-
-impl Inbox {
-    pub(crate) fn new(wake: Wake) -> Self {
-        let (waiting, expected) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { answers: Mutex::default(), waiting, expected, wake }
-    }
-
-    /// Makes sure of room for one more write; false: too many wait, and this one would be answered
-    /// long after anybody waits for it. For the thread that the inbox belongs to.
-    pub(crate) fn expect(&self) -> bool {
-        let has_room = self.expected.load(Ordering::Relaxed) < WRITES_WAITING_MAX;
-        self.expected.fetch_add(usize::from(has_room), Ordering::Relaxed);
-        has_room
-    }
-
-    /// Leaves the answer to a write that was expected. [`Inbox::ring`] must follow.
-    pub(crate) fn leave(&self, ticket: Ticket, answer: Answer<()>) {
-        self.expected.fetch_sub(1, Ordering::Relaxed);
-        self.hand_back(ticket, answer);
-    }
-
-    /// Leaves an answer that was taken from the thread to wait for its image. [`Inbox::ring`] must
-    /// follow.
-    pub(crate) fn hand_back(&self, ticket: Ticket, answer: Answer<()>) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, answer));
-        self.waiting.store(true, Ordering::Release);
-    }
-
-    /// Wakes the thread that the inbox belongs to.
-    pub(crate) fn ring(&self) {
-        (self.wake)();
-    }
-
-    /// Takes what was left.
-    pub(crate) fn append_to(&self, answers: &mut Vec<(Ticket, Answer<()>)>) {
-        if self.waiting.swap(false, Ordering::Acquire) {
-            answers.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-    }
-}
-
 /// A fraction of a millisecond.
 const ROWS_PER_LOOK: usize = 4096;
-/// Writes of one thread that may wait for the disk. About as many as are committed in the time that
-/// a connection waits; a disk that stands still must not fill the memory.
-const WRITES_WAITING_MAX: usize = 32 * 1024;

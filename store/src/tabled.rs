@@ -197,8 +197,13 @@ impl Facts for Tabled {
         match &self.keeping {
             Keeping::Memory => Ok(listing::one_from_memory(&self.shared.tables(), device)),
             Keeping::Embedded { reader, .. } => {
-                let listed = read(reader, |database| listing::one_from_database(database, device))?;
-                Ok(listed.map(|row| self.with_newest(row)))
+                // What the tables know was durable before they knew it.
+                let is_known = self.shared.tables().devices.find(device).is_some();
+                match read(reader, |database| listing::one_from_database(database, device))? {
+                    Some(row) => Ok(Some(self.with_newest(row))),
+                    None if is_known => Err(OperatorError::damaged(Lost)),
+                    None => Ok(None),
+                }
             }
         }
     }
@@ -259,9 +264,13 @@ fn read<R>(
 ) -> Result<R, OperatorError> {
     let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
     let database = reader.as_ref().ok_or_else(|| OperatorError::unavailable(Closed))?;
-    query(database).map_err(OperatorError::unavailable)
+    query(database).map_err(OperatorError::database)
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("it was closed")]
 struct Closed;
+
+#[derive(Debug, thiserror::Error)]
+#[error("a row that was there is missing")]
+struct Lost;

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 /// A data directory, and what runs on it.
@@ -50,6 +51,19 @@ impl Data {
     pub(crate) fn serve_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Server {
         Server::start(&self.path(), args, variables)
     }
+
+    /// The same as a child of another program, which gets the server and its arguments as its own.
+    /// [`Server::kill`] and [`Server::stop`] reach the server through that program's process group.
+    pub(crate) fn serve_under(&self, program: &[String]) -> Server {
+        let server = command(&self.path());
+        let mut command = Command::new(&program[0]);
+        command.args(&program[1..]).arg(server.get_program()).args(server.get_args());
+        command.env_clear().envs(std::env::vars().filter(|(name, _)| !is_setting(name)));
+        command.arg("serve").args(["--listen", "127.0.0.1:0"]).process_group(0);
+        let mut server = Server::of(command);
+        server.in_group = true;
+        server
+    }
 }
 
 /// What a command that ended left.
@@ -73,6 +87,8 @@ impl Ran {
 /// A server that runs. Dropping it kills it.
 pub(crate) struct Server {
     child: Child,
+    /// Is it the child of our child, with which it is in a process group?
+    in_group: bool,
     stdout: BufReader<ChildStdout>,
     stderr: Option<JoinHandle<String>>,
     /// Where devices connect without TLS; port 0 if they cannot.
@@ -86,15 +102,18 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = command(data)
+        let mut command = command(data);
+        command
             .arg("serve")
             .args(if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
             .args(args)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
+            .envs(variables.iter().copied());
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("the program starts");
         let mut stderr = child.stderr.take().expect("a pipe");
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
@@ -121,7 +140,8 @@ impl Server {
             place("https").into_iter().flat_map(|all| all.split(',')).map(address).collect();
         let images = place("images").map(address);
         let admin = PathBuf::from(admin);
-        Self { child, stdout, stderr: Some(reader), http, https, images, admin }
+        let stderr = Some(reader);
+        Self { child, in_group: false, stdout, stderr, http, https, images, admin }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -130,13 +150,15 @@ impl Server {
 
     /// `kill -9`, and waits for the end.
     pub(crate) fn kill(mut self) {
-        self.child.kill().expect("killed");
+        self.signal(Signal::KILL);
         self.child.wait().expect("ended");
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("signalled");
+        let signalled =
+            if self.in_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+        signalled.expect("signalled");
     }
 
     /// SIGTERM, and waits for the end; returns what it wrote.
@@ -157,6 +179,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.in_group {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -175,11 +200,15 @@ pub(crate) struct Ended {
 pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otter"));
     let ours = std::env::vars_os().map(|(name, _)| name);
-    for name in ours.filter(|name| name.to_string_lossy().starts_with("OTTER_")) {
+    for name in ours.filter(|name| is_setting(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command.env_remove("RUST_LOG").arg("--data").arg(data);
     command
+}
+
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with("OTTER_")
 }
 
 /// The keys of an object, sorted.

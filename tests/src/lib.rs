@@ -42,6 +42,7 @@ pub mod reply;
 pub mod request;
 pub mod samples;
 pub mod scene;
+pub mod slow;
 pub mod tls;
 pub mod token_model;
 pub mod wire;

@@ -24,7 +24,7 @@ use crate::Ticket;
 use crate::depot::{lacking, wanted};
 use crate::error::{OpenError, OperatorError};
 use crate::images::{ImageName, Images};
-use crate::shared::Inbox;
+use crate::inbox::Inbox;
 use crate::stats::StoreStats;
 
 /// The side of the fetching thread that all others see.

@@ -18,7 +18,7 @@ use super::link::Link;
 use super::op::Op;
 use super::trouble::Trouble;
 use crate::images::Images;
-use crate::shared::Inbox;
+use crate::inbox::Inbox;
 use crate::stats::Counters;
 use crate::token::{Mint, TokenHash};
 
