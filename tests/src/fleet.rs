@@ -330,6 +330,6 @@ fn lost_check_ins(world: &World) -> u32 {
 pub const UNREST: Duration = Duration::from_secs(30 * 60);
 /// What the unrest began is over then.
 pub const SETTLED: Duration = Duration::from_secs(35 * 60);
-/// Every device has the last release then, an hour after the last fault.
-pub const END: Duration = Duration::from_secs(90 * 60);
+/// Every device has the last release then, half an hour after the last fault.
+pub const END: Duration = Duration::from_secs(65 * 60);
 const LAST_VERSION: &str = "9.0.0";

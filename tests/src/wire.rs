@@ -3,6 +3,7 @@
 //! time.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::time::Duration;
 
 use crate::Random;
@@ -183,7 +184,8 @@ impl Pipe {
         }
         let length = bytes_max.min(self.arrived.len());
         if length > 0 {
-            return Read::Bytes(self.arrived.drain(..length).collect());
+            let rest = self.arrived.split_off(length);
+            return Read::Bytes(mem::replace(&mut self.arrived, rest).into());
         }
         if self.ended && self.arrived.is_empty() { Read::End } else { Read::Empty }
     }

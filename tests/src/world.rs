@@ -482,10 +482,15 @@ impl World {
             return;
         }
         let at = self.clock.at().as_nanos() as u64;
-        let stamp = at.to_le_bytes().into_iter().chain(place.to_le_bytes());
-        for byte in stamp.chain(bytes.iter().copied()) {
-            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        let mut mix = |word: u64| self.trace = (self.trace ^ word).wrapping_mul(FNV_PRIME);
+        [at, place, bytes.len() as u64].into_iter().for_each(&mut mix);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            mix(u64::from_le_bytes(*word));
         }
+        rest.iter().for_each(|byte| mix(u64::from(*byte)));
+        // What is high in a word reaches what is low in the hash.
+        self.trace ^= self.trace >> 32;
     }
 }
 
