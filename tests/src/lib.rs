@@ -9,7 +9,7 @@
 //! | know what a store must answer | [`ModelStore`]; with delays and failures, [`Desk`] |
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
-//! | let fleets of devices meet faults, from one seed | [`Fleet`]; by hand [`World`], with the devices of [`device`] |
+//! | let fleets of devices meet faults | [`Fleet`]; by hand [`World`], [`device`] |
 //! | make a failure of a fleet small | [`fleet::shrunk`], and docs/simulation.md |
 //! | speak TLS to a connection, or send what no TLS library would | [`tls`] |
 //! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
@@ -23,8 +23,8 @@
 //! `tls_memory` hold TLS itself to section 2.5. `cuts`, `laws`, `simulation` and
 //! `rolling_restart` hold it to docs/design.md 8, `token_model` the rule of the token to its
 //! promises (docs/token.md), `stores` the real stores to the model, `tidy` the sources to
-//! docs/design.md 11. A failing simulation prints its seed: `tests/simulate --seed 17` replays it and
-//! makes it small, `tests/simulate --hours 8` tries new ones.
+//! docs/design.md 11. A failing simulation prints the command that replays it and makes it
+//! small; `tests/simulate --hours 8` tries new seeds.
 #![forbid(unsafe_code)]
 
 pub mod check_in;

@@ -7,17 +7,19 @@
 
 mod budget;
 mod deed;
+mod history;
 mod link;
 mod veil;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use otter_protocol::{Answer, Config, Handshake, Outcome, ReleaseId};
 
 use self::budget::Budget;
 pub use self::deed::{Blow, Deed, Moment};
+use self::history::shown;
 use self::link::Link;
 use self::veil::Veil;
 use crate::device::{Act, Actor, Event};
@@ -191,69 +193,6 @@ impl World {
         let deed = self.deeds.first_key_value().map(|((at, _), _)| *at);
         let next = links.chain(wakes).chain(deed).chain(self.desk.next()).min()?;
         Some(next.max(now))
-    }
-
-    /// A hash of every byte that was sent, with its time and place.
-    #[must_use]
-    pub fn trace(&self) -> u64 {
-        self.trace
-    }
-
-    /// How often time moved on.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// How many tokens gave their tail.
-    #[must_use]
-    pub fn tails(&self) -> usize {
-        self.ledger.tails()
-    }
-
-    /// How many of them had been presented to several servers.
-    #[must_use]
-    pub fn tails_of_many_servers(&self) -> usize {
-        self.ledger.tails_of_many_servers()
-    }
-
-    /// What became of the requests on connections that are over.
-    #[must_use]
-    pub fn outcomes(&self) -> &BTreeMap<Outcome, u64> {
-        &self.outcomes
-    }
-
-    /// How many answers were due or on their way when their server stopped.
-    #[must_use]
-    pub fn cut_short(&self) -> u64 {
-        self.cut_short
-    }
-
-    /// How many answers were due or on their way when their server was told to finish.
-    #[must_use]
-    pub fn drained_at_work(&self) -> u64 {
-        self.drained_at_work
-    }
-
-    /// How many connections there were.
-    #[must_use]
-    pub fn links_made(&self) -> u64 {
-        self.links_made
-    }
-
-    /// The most requests and the most writes to the store that one of the actors made in one hour.
-    #[must_use]
-    pub fn dearest_hour(&self) -> (u64, u64) {
-        self.budget.dearest()
-    }
-
-    /// What befell it, by kind: deeds, connections that broke, segments that were lost, answers of
-    /// the store that were.
-    #[must_use]
-    pub fn befallen(&self) -> BTreeMap<&'static str, u64> {
-        let mut counts = self.counts.clone();
-        counts.extend(self.desk.befallen());
-        counts
     }
 
     /// Everybody.
@@ -465,44 +404,8 @@ impl World {
             *seen = actor.hauls().len();
         }
     }
-
-    fn count(&mut self, what: &'static str, times: u64) {
-        *self.counts.entry(what).or_default() += times;
-    }
-
-    fn tell(&self, line: impl FnOnce() -> String) {
-        if let Some(journal) = &self.journal {
-            let line = format!("{:>12.3} s  {}", self.clock.at().as_secs_f64(), line());
-            journal.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
-    }
-
-    fn note(&mut self, place: u64, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let at = self.clock.at().as_nanos() as u64;
-        let mut mix = |word: u64| self.trace = (self.trace ^ word).wrapping_mul(FNV_PRIME);
-        [at, place, bytes.len() as u64].into_iter().for_each(&mut mix);
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            mix(u64::from_le_bytes(*word));
-        }
-        rest.iter().for_each(|byte| mix(u64::from(*byte)));
-        // What is high in a word reaches what is low in the hash.
-        self.trace ^= self.trace >> 32;
-    }
 }
 
-/// The beginning of a message, to be read.
-fn shown(bytes: &[u8]) -> String {
-    let start = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let start = &start[..start.len().min(SHOWN_BYTES_MAX)];
-    format!("{} bytes: {}", bytes.len(), start.escape_ascii())
-}
-
-const SHOWN_BYTES_MAX: usize = 70;
 const OVERHEARD_MAX: usize = 20;
 const STEPS_AT_ONCE_MAX: u32 = 10_000;
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0100_0000_01b3;

@@ -229,7 +229,7 @@ fn row_6_a_key_that_is_not_the_owners() {
 fn row_6_a_device_that_is_not_known_either() {
     let strangers = [
         registration().without("udid").text("mac", "AABBCCDDEEFF"),
-        registration().text("udid", scene::NO_DEVICE).text("mac", "AABBCCDDEEFF"),
+        registration().text("udid", NO_DEVICE).text("mac", "AABBCCDDEEFF"),
     ];
     for (fields, key) in strangers.iter().flat_map(|f| [(f, NO_KEY), (f, scene::OTHER_KEY)]) {
         let request = Request::check_in(key, &fields.clone().wrapped("registration"));

@@ -1,5 +1,5 @@
-//! The planted bugs of `tests/planted/`: that each patch still applies, says what it breaks and what
-//! finds it, and is in docs/planted.md. `tests/planted/run` plants them and runs the tests.
+//! The planted bugs of `tests/planted/`: that each patch still applies, says what it breaks and
+//! what finds it, and is in docs/planted.md. `tests/planted/run` plants them and runs the tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};

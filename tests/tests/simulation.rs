@@ -3,8 +3,8 @@
 //! every honest device ends on the release that it should. A load balancer that knows nothing sends
 //! each connection to another server. docs/simulation.md.
 //!
-//! Each seed is a world of its own. A failure says how to replay it and make it small; `SEEDS=10000`
-//! tries more.
+//! Each seed is a world of its own. A failure says how to replay it and make it small;
+//! `SEEDS=10000` tries more.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

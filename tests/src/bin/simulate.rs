@@ -169,7 +169,8 @@ fn show(fleet: &Fleet, failure: &Failure) {
     let journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
     let Keep { members, faults, course, .. } = fleet.keep();
     say(&format!(
-        "\nsmallest that fails: {} members, {} faults, {} other deeds\n{failure}\n\n{}\n\nreplay: {}\n",
+        "\nsmallest that fails: {} members, {} faults, {} other deeds\n{failure}\n\n{}\n\n\
+         replay: {}\n",
         members.len(),
         faults.len(),
         course.len(),

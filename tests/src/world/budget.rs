@@ -82,18 +82,16 @@ impl Budget {
 
 /// A refusal is short and keeps nothing.
 fn check(report: &Report, cost: Cost) {
-    let (refusal, Cost { starts, writes }) = match report.outcome {
+    let Outcome::Refused(refusal) = report.outcome else { return };
+    if refusal == Refusal::Unavailable {
         // It may have been kept, and only the acknowledgement was lost.
-        Outcome::Refused(Refusal::Unavailable) => return,
-        Outcome::Refused(refusal) => (refusal, cost),
-        _ => return,
-    };
-    let (starts_max, bytes_max) = match refusal {
-        // What was behind the token may end between the look at it and the first attempt.
-        Refusal::DeadToken => (1, DEAD_TOKEN_BYTES_MAX),
-        Refusal::NoRelease => (1, REFUSAL_BYTES_MAX),
-        _ => (0, REFUSAL_BYTES_MAX),
-    };
+        return;
+    }
+    // What was behind the token may end between the look at it and the first attempt.
+    let is_late = matches!(refusal, Refusal::DeadToken | Refusal::NoRelease);
+    let (starts_max, is_dead) = (u64::from(is_late), refusal == Refusal::DeadToken);
+    let bytes_max = if is_dead { DEAD_TOKEN_BYTES_MAX } else { REFUSAL_BYTES_MAX };
+    let Cost { starts, writes } = cost;
     assert!(writes == 0 && starts <= starts_max, "budget: {refusal:?} was kept: {cost:?}");
     let bytes = report.bytes_sent;
     assert!(bytes <= bytes_max, "budget: {bytes} bytes to say {refusal:?}");

@@ -23,7 +23,7 @@ pub enum Deed {
     StoreClock(i64),
     /// The store's replica takes its place, if it has one.
     FailOver,
-    /// The power of the device with this number fails for a moment; it is the number of its joining.
+    /// The power of the device that joined as this number fails for a moment.
     Reboot(usize),
     /// So many of 100 new connections break within their first 20 s.
     BreakLinks(u64),
@@ -106,13 +106,9 @@ impl Deed {
 impl Deed {
     /// In words, without whole images.
     fn told(&self) -> String {
-        match self {
-            Self::Publish(_, draft) => {
-                let Draft { version, platform, image, .. } = &**draft;
-                format!("Publish({version} for {platform}, {} bytes)", image.len())
-            }
-            deed => format!("{deed:?}"),
-        }
+        let Self::Publish(_, draft) = self else { return format!("{self:?}") };
+        let Draft { version, platform, image, .. } = &**draft;
+        format!("Publish({version} for {platform}, {} bytes)", image.len())
     }
 }
 
