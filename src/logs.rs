@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::LogFormat;
 use crate::failure::Failure;
 
-/// Starts logging. What is logged: by `OTTER_LOG`, else `RUST_LOG`, else from `info` on.
+/// Starts logging. What is logged: by `OTTER_LOG`, else `RUST_LOG`, else from `info` on, but for
+/// what rustls has to say of strangers' mistakes, of which there may be as many as they like.
 pub(crate) fn start(format: LogFormat) -> Result<(), Failure> {
     let directives = VARIABLES.iter().find_map(|name| {
         let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
@@ -18,7 +19,7 @@ pub(crate) fn start(format: LogFormat) -> Result<(), Failure> {
             Failure::usage(format!("{name} is no filter for the log: {error}"))
                 .hint("such as `info`, `debug` or `warn,otter=debug`")
         })?,
-        None => EnvFilter::new("info"),
+        None => EnvFilter::new("info,rustls=error"),
     };
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(true);

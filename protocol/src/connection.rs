@@ -135,14 +135,20 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// The peer sent these bytes. All of them are taken: what cannot be used yet is kept, at
     /// most a head, a body and one call's bytes if [`wants_read`](Self::wants_read) is respected;
     /// of TLS also the part of one record, or 64 KiB of a handshake message in many records.
+    #[inline]
     pub fn handle_input(&mut self, now: Now, bytes: &[u8]) {
+        match &self.beneath {
+            // After the last answer they are only counted.
+            Some(_) if !self.machine.is_ending() => self.receive(now, bytes),
+            Some(_) | None => self.machine.handle_input(now, bytes),
+        }
+    }
+
+    /// Opens the records in the bytes, and hands on what is in them.
+    fn receive(&mut self, now: Now, bytes: &[u8]) {
         let machine = &mut self.machine;
-        // After the last answer they are only counted.
-        let beneath = self.beneath.as_mut().filter(|_| !machine.is_ending());
-        let Some(Beneath { tls, config, mandate, .. }) = beneath.map(|beneath| &mut **beneath)
-        else {
-            return machine.handle_input(now, bytes);
-        };
+        let Some(beneath) = self.beneath.as_deref_mut() else { return };
+        let Beneath { tls, config, mandate, .. } = beneath;
         let mut is_http = false;
         tls.receive(bytes, &config.buffers, |received| match received {
             Received::Opened(narrowed) => {
@@ -187,6 +193,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// # Panics
     ///
     /// If `n` is more than was shown: a mistake of the driver's.
+    #[inline]
     pub fn handle_sent(&mut self, now: Now, n: usize) {
         match self.beneath.as_deref_mut() {
             Some(Beneath { tls, config, .. }) if !tls.pending().is_empty() => {
@@ -199,13 +206,13 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     }
 
     /// The store answered query `id`. Answers to queries that are no longer open are ignored.
+    #[inline]
     pub fn handle_answer(&mut self, now: Now, id: QueryId, answer: Answer<I>) {
-        let mandate = self.beneath.as_ref().and_then(|beneath| beneath.mandate.as_ref());
-        let answer = match mandate {
-            Some(mandate) => mandate.narrow(answer),
-            None => answer,
-        };
-        self.machine.handle_answer(now, id, answer);
+        // Answers are large: they are moved once where there is nothing to narrow.
+        match self.beneath.as_ref().and_then(|beneath| beneath.mandate.as_ref()) {
+            Some(mandate) => self.machine.handle_answer(now, id, mandate.narrow(answer)),
+            None => self.machine.handle_answer(now, id, answer),
+        }
         self.settle(now);
     }
 
@@ -234,11 +241,13 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     ///
     /// A connection whose client certificate names an owner or a device asks about these only
     /// (docs/tls.md); whoever else it speaks for is refused as if the key were wrong.
+    #[inline]
     pub fn poll_query(&mut self) -> Option<(QueryId, Query)> {
         self.machine.poll_query()
     }
 
     /// What to write next; the same until [`handle_sent`](Self::handle_sent).
+    #[inline]
     pub fn transmit(&self) -> Option<Transmit<'_, I>> {
         let Some(bytes) = self.sealed() else { return self.machine.transmit() };
         let owed = self.beneath.as_ref().map_or(0, |beneath| beneath.tls.owed());
@@ -261,17 +270,20 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// When to call [`handle_timeout`](Self::handle_timeout). `None` only once closed.
     #[must_use]
+    #[inline]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.machine.poll_timeout()
     }
 
     /// What became of the request that ended last, once. Ask after each `handle_*`: the report
     /// waits only until another request ends.
+    #[inline]
     pub fn poll_report(&mut self) -> Option<Report> {
         self.machine.poll_report()
     }
 
     /// What became of the TLS handshake, once. Always `None` without TLS.
+    #[inline]
     pub fn poll_handshake(&mut self) -> Option<Handshake> {
         self.beneath.as_mut()?.tls.poll_handshake()
     }
@@ -279,6 +291,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// Is the peer to be read from? The only backpressure there is: while an answer is due, what
     /// the peer sends may wait in its socket.
     #[must_use]
+    #[inline]
     pub fn wants_read(&self) -> bool {
         self.machine.wants_read()
     }
@@ -287,6 +300,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// hundred requests, so a driver lets those wait that have only just come: it reads from them
     /// after all others, and from few at a time.
     #[must_use]
+    #[inline]
     pub fn is_handshaking(&self) -> bool {
         self.beneath.as_ref().is_some_and(|beneath| beneath.tls.is_handshaking())
     }
@@ -295,6 +309,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// and go on reading until [`closed`](Self::closed), so that bytes of the peer's that are
     /// still on their way cannot reset the last answer away (docs/wire.md 2.2, rule 7).
     #[must_use]
+    #[inline]
     pub fn wants_shutdown(&self) -> bool {
         self.machine.wants_shutdown() && self.sealed().is_none_or(<[u8]>::is_empty)
     }
@@ -302,6 +317,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// Has nothing of a request arrived (line ends are nothing), and is nothing owed? Only then
     /// [`handle_shutdown`](Self::handle_shutdown) closes it at once: to make room, say.
     #[must_use]
+    #[inline]
     pub fn is_idle(&self) -> bool {
         self.machine.is_idle()
     }
@@ -310,6 +326,7 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
     /// [`transmit`](Self::transmit) still shows is worth one try: it tells the peer that the end is
     /// meant.
     #[must_use]
+    #[inline]
     pub fn closed(&self) -> Option<CloseReason> {
         self.machine.closed()
     }
@@ -324,7 +341,14 @@ impl<I: AsRef<[u8]> + Clone> Connection<I> {
 
     /// Refuses what the peer's certificate does not cover, and seals what there is to send, once
     /// the socket has taken what was sealed before.
+    #[inline]
     fn settle(&mut self, now: Now) {
+        if self.beneath.is_some() {
+            self.settle_beneath(now);
+        }
+    }
+
+    fn settle_beneath(&mut self, now: Now) {
         let Some(beneath) = self.beneath.as_deref_mut() else { return };
         let Beneath { tls, read, config, mandate } = beneath;
         if let Some(mandate) = mandate

@@ -99,6 +99,15 @@
 //! 4096 bytes; those leave only after the store has answered [`Query::Claim`] with
 //! [`Answer::Claimed`]`(true)`, which it does once per token.
 //!
+//! # TLS
+//!
+//! With the feature `tls`, off by default, `Connection::tls` puts rustls beneath HTTP: the same
+//! methods, with ciphertext in the place of bytes. A driver hands a [`Security`] through
+//! [`Connection::accept`] and need not know of it; only what an image is must be readable by user
+//! space ([`Legible`]). Certificates, what resumes a session, and rustls' own time and randomness
+//! come with the `rustls::ServerConfig`. A driver of many connections asks
+//! [`Connection::is_handshaking`] to let those wait whose next bytes cost much.
+//!
 //! # Time
 //!
 //! [`Now`] carries both clocks: a monotonic one for deadlines, and the wall clock for what devices

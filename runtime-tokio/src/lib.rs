@@ -62,11 +62,11 @@
 //! # What one connection costs
 //!
 //! While it is idle: one task with its timer, the socket's entry in the runtime and a seat at the
-//! service's desk, and no buffer. The future of a plain TCP connection has 312 bytes; 10,000 idle
-//! connections to `otter serve --runtime tokio` were measured at 1,021 bytes each, everything
-//! included (mio: 89).
-//! While it is served: 2.04 system calls for a check-in on one of 64 busy connections and 0.01 heap
-//! calls; 11,760 instructions in user space (mio: 9,188).
+//! service's desk, and no buffer. The future of a plain TCP connection has 304 bytes; 10,000 idle
+//! connections to `otter serve --runtime tokio` were measured at 1,162 bytes each, everything
+//! included (mio: 98).
+//! While it is served: 2.02 system calls for a check-in on one of 64 busy connections and no heap
+//! call; 12,032 instructions in user space (mio: 9,454).
 //!
 //! Linux only.
 #![forbid(unsafe_code)]

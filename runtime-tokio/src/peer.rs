@@ -22,13 +22,14 @@ use crate::service::Service;
 
 /// One peer. Its future is what an idle connection costs, so nothing is in here that is not needed
 /// then.
-pub(crate) struct Peer<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> {
+pub(crate) struct Peer<T: AsyncRead + AsyncWrite + Unpin, I: Legible + AsRef<[u8]> + Clone> {
     connection: Connection<I>,
     stream: T,
-    way: Way<T, I>,
+    way: Way<T>,
     service: Service<I>,
-    slot: usize,
-    asked: Option<(Ticket, QueryId)>,
+    slot: u32,
+    /// The ticket of the query that is open: a small number, as the batcher's all are.
+    asked: Option<(u32, QueryId)>,
     /// Its turn to go on with its handshake, or the wait for it.
     turn: Option<Box<Turn>>,
     /// The sending side is shut down.
@@ -39,30 +40,24 @@ pub(crate) struct Peer<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone
     polling: bool,
 }
 
-/// How bytes get out.
-pub(crate) enum Way<T, I> {
-    /// The kernel takes those of an image from their mapping: plain TCP.
-    Kernel(fn(&T) -> &TcpStream),
-    /// Those of an image are read, and written like all others.
-    Read(for<'a> fn(&'a I, u64, &'a mut [u8]) -> io::Result<&'a [u8]>),
-}
+/// How bytes get out. A socket: the kernel takes those of an image from their mapping. `None`: they
+/// are read, and written like all others.
+pub(crate) type Way<T> = fn(&T) -> Option<&TcpStream>;
 
-impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
+impl<T: AsyncRead + AsyncWrite + Unpin, I: Legible + AsRef<[u8]> + Clone> Peer<T, I> {
     /// `slot` is its seat at the service's desk, which it leaves when it is dropped.
     pub(crate) fn new(
         service: &Service<I>,
         slot: usize,
         stream: T,
-        way: Way<T, I>,
+        way: Way<T>,
         security: &Security,
-    ) -> Self
-    where
-        I: Legible,
-    {
+    ) -> Self {
         let config = Arc::clone(&service.0.options.config);
         let connection = Connection::accept(config, security, clock());
         let (service, asked, turn) = (service.clone(), None, None);
         let (shut, broken, polling) = (false, false, false);
+        let slot = slot as u32;
         Self { connection, stream, way, service, slot, asked, turn, shut, broken, polling }
     }
 
@@ -106,9 +101,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
                 (Ok(()), None) => {}
             }
             if let Some((id, query)) = self.connection.poll_query() {
-                self.asked = Some((self.service.0.batcher.ask(query, cx.waker()), id));
+                self.asked = Some((self.service.0.batcher.ask(query, cx.waker()).0 as u32, id));
             }
-            match self.service.0.desk.rest(self.slot, cx.waker(), self.connection.is_idle()) {
+            match self.service.0.desk.rest(
+                self.slot as usize,
+                cx.waker(),
+                self.connection.is_idle(),
+            ) {
                 Order::Stay => break self.arm(cx, sleep),
                 Order::Leave => self.connection.handle_shutdown(now),
                 Order::Cut => break Poll::Ready(Ok(CloseReason::Shutdown)),
@@ -121,7 +120,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
     /// Has the store answered? Has the deadline come?
     fn hear(&mut self, cx: &mut Context<'_>, now: Now) {
         if let Some((ticket, id)) = self.asked
-            && let Some(answer) = self.service.0.batcher.answer(ticket, cx.waker())
+            && let Some(answer) = self.service.0.batcher.answer(Ticket(ticket.into()), cx.waker())
         {
             self.asked = None;
             self.connection.handle_answer(now, id, answer);
@@ -164,19 +163,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
     fn write(&mut self, cx: &mut Context<'_>, now: Now, budget: &mut usize) -> io::Result<bool> {
         let Some(next) = self.connection.transmit() else { return Ok(false) };
         let (mut buffer, mut slices);
-        let sent = match (&self.way, next) {
-            (Way::Kernel(tcp), _) => {
+        let sent = match (self.tcp(), next) {
+            (Some(tcp), _) => {
                 slices = [IoSlice::new(&[]); 2];
                 let filled = self.connection.transmit_vectored(&mut slices);
-                send(tcp(&self.stream), cx, &slices[..filled])
+                send(tcp, cx, &slices[..filled])
             }
-            (Way::Read(read), Transmit::Image { image, offset, len }) => {
+            (None, Transmit::Image { image, offset, len }) => {
                 let most = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
                 buffer = [0; READ_BYTES];
-                let bytes = read(image, offset, &mut buffer[..most])?;
+                let bytes = image.read(offset, &mut buffer[..most])?;
                 Pin::new(&mut self.stream).poll_write(cx, bytes)
             }
-            (Way::Read(_), Transmit::Bytes { bytes, .. }) => {
+            (None, Transmit::Bytes { bytes, .. }) => {
                 Pin::new(&mut self.stream).poll_write(cx, bytes)
             }
         };
@@ -268,10 +267,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Peer<T, I> {
     }
 
     fn tcp(&self) -> Option<&TcpStream> {
-        match self.way {
-            Way::Kernel(tcp) => Some(tcp(&self.stream)),
-            Way::Read(_) => None,
-        }
+        (self.way)(&self.stream)
     }
 
     fn deadline(&self) -> Instant {
@@ -291,10 +287,10 @@ enum Turn {
 
 type Ended = Poll<io::Result<CloseReason>>;
 
-impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Drop for Peer<T, I> {
+impl<T: AsyncRead + AsyncWrite + Unpin, I: Legible + AsRef<[u8]> + Clone> Drop for Peer<T, I> {
     fn drop(&mut self) {
         if let Some((ticket, _)) = self.asked {
-            self.service.0.batcher.forget(ticket);
+            self.service.0.batcher.forget(Ticket(ticket.into()));
         }
         let mut closed = self.connection.closed();
         if self.polling {
@@ -307,7 +303,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, I: AsRef<[u8]> + Clone> Drop for Peer<T,
             self.connection.handle_reset(clock());
             self.report();
         }
-        self.service.0.desk.leave(self.slot, |tally| match closed {
+        self.service.0.desk.leave(self.slot as usize, |tally| match closed {
             _ if self.polling => tally.panicked.add(1),
             Some(reason) if !self.broken => tally.closed(reason),
             Some(_) | None => tally.broken.add(1),

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::batcher::{self, Batcher};
 use crate::desk::{Desk, Floor, Order};
-use crate::peer::{Peer, Way};
+use crate::peer::Peer;
 
 /// A store with the settings to serve it with, and who is being served. Cheap to clone, and may go
 /// to any thread; all clones are one service.
@@ -185,7 +185,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
-    Peer::new(service, slot, stream, Way::Read(I::read), &Security::Plain).run()
+    Peer::new(service, slot, stream, |_| None, &Security::Plain).run()
 }
 
 /// Drives one TCP connection, accepted by whomever and protected so, until it is closed: as
@@ -201,7 +201,7 @@ pub fn drive_tcp<I: Legible + AsRef<[u8]> + Clone>(
     // Without it an answer may wait for a peer's acknowledgement; the answer is as good.
     let _ = stream.set_nodelay(true);
     let slot = service.0.desk.enter(usize::MAX).unwrap_or_default();
-    Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp), security).run()
+    Peer::new(service, slot, stream, |tcp| Some(tcp), security).run()
 }
 
 /// Serves a listening socket until [`Service::shutdown`] and the drain that follows: at most
@@ -281,7 +281,7 @@ fn admit<I: Legible + AsRef<[u8]> + Clone + Send + 'static>(
     security: &Security,
 ) {
     if let Some(slot) = service.0.desk.enter(service.0.options.connections_max) {
-        tokio::spawn(Peer::new(service, slot, stream, Way::Kernel(|tcp| tcp), security).run());
+        tokio::spawn(Peer::new(service, slot, stream, |tcp| Some(tcp), security).run());
         return;
     }
     // What is not read would turn the end into a reset, which can destroy the answer.

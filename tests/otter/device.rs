@@ -48,14 +48,23 @@ impl Device {
 
     /// Checks in; `None` if the server went away.
     pub(crate) fn register(&self, version: &str) -> Option<Answer> {
-        let body = format!(
+        self.ask(&self.check_in_request(version))
+    }
+
+    /// What it sends to check in.
+    pub(crate) fn check_in_request(&self, version: &str) -> String {
+        self.post("/device/register", &self.registration(version))
+    }
+
+    /// The body of a check-in.
+    pub(crate) fn registration(&self, version: &str) -> String {
+        format!(
             "{{\"registration\":{{\"mac\":\"{}\",\"owner\":\"{}\",\"udid\":\"{}\",\
              \"version\":\"{version}\",\"platform\":\"arduino\"}}}}",
             self.mac(),
             self.owner,
             self.udid
-        );
-        self.post("/device/register", &body)
+        )
     }
 
     /// Asks for a token.
@@ -71,6 +80,11 @@ impl Device {
 
     /// Asks for a token; `None` if the server went away.
     pub(crate) fn ask_for_token(&self) -> Option<Answer> {
+        self.ask(&self.token_request())
+    }
+
+    /// What it sends to get a token.
+    pub(crate) fn token_request(&self) -> String {
         let body = format!(
             "{{\"use\":\"ott\",\"mac\":\"{}\",\"owner\":\"{}\",\"udid\":\"{}\"}}",
             self.mac(),
@@ -90,24 +104,31 @@ impl Device {
 
     /// Sends the request for a download and leaves the rest to the caller.
     pub(crate) fn request_download(&self, token: &str, start: usize) -> std::io::Result<TcpStream> {
-        let range = if start > 0 { format!("Range: bytes={start}-\r\n") } else { String::new() };
-        let request = format!(
-            "GET /device/firmware?ott={token} HTTP/1.0\r\nHost: otter\r\n{range}\
-             User-Agent: ESP8266-http-Update\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-        );
         let mut stream = TcpStream::connect(self.server)?;
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(Self::download_request(token, start).as_bytes())?;
         Ok(stream)
     }
 
-    fn post(&self, path: &str, body: &str) -> Option<Answer> {
-        let request = format!(
+    /// What it sends to download.
+    pub(crate) fn download_request(token: &str, start: usize) -> String {
+        let range = if start > 0 { format!("Range: bytes={start}-\r\n") } else { String::new() };
+        format!(
+            "GET /device/firmware?ott={token} HTTP/1.0\r\nHost: otter\r\n{range}\
+             User-Agent: ESP8266-http-Update\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        format!(
             "POST {path} HTTP/1.1\r\nHost: otter\r\nAuthentication: {}\r\nOrigin: device\r\n\
              Content-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n\
              {body}\r\n",
             self.key,
             body.len()
-        );
+        )
+    }
+
+    fn ask(&self, request: &str) -> Option<Answer> {
         let mut stream = TcpStream::connect(self.server).ok()?;
         stream.write_all(request.as_bytes()).ok()?;
         let mut bytes = Vec::new();

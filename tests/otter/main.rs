@@ -26,5 +26,6 @@ mod site;
 mod store_copy;
 mod thinx;
 mod thousands;
+mod tls;
 mod watch;
 mod wire;

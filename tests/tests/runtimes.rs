@@ -1,21 +1,28 @@
-//! Law 11 of docs/design.md 8: every driver gives the same transcript for the same scenario. Real
-//! sockets on loopback, the model store behind both; what differs from run to run is the time in
-//! replies, which is masked.
+//! Law 11 of docs/design.md 8: every driver gives the same transcript for the same scenario, over
+//! TLS the same plaintext. Real sockets on loopback, the model store behind both; what differs from
+//! run to run is the time in replies, which is masked.
+//!
+//! Requests that come at once are held against the core by itself, too.
+//!
+//! Not the same over TLS: who is turned away because there is no room is not told so.
 
 #[path = "../../src/tokio_server.rs"]
 mod tokio_server;
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use otter_protocol::{Answer, Counters, Query};
+use otter_protocol::{Answer, Counters, Query, Security};
 use otter_store::{Store, Ticket, Wake};
 use otter_tests::scene::{KEY, Redeemable, registration};
 use otter_tests::{Draft, ModelStore, Reply, Request, Scene, samples};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// The model store as both drivers' one worker asks it; answers can be held back.
@@ -75,6 +82,8 @@ impl Store for Shop {
 /// A server on one of the drivers.
 struct Stage {
     address: SocketAddr,
+    /// How peers speak TLS, if they do.
+    client: Option<Arc<ClientConfig>>,
     shop: Shop,
     shutdown: Box<dyn Fn()>,
     join: Box<dyn Fn() -> io::Result<()>>,
@@ -82,8 +91,11 @@ struct Stage {
 }
 
 macro_rules! start {
-    ($driver:ident, $scene:expr, $connections_max:expr) => {{
+    ($driver:ident, $scene:expr, $connections_max:expr, $tls:expr) => {{
         let mut options = otter_mio::Options::new("127.0.0.1:0".parse().expect("an address"));
+        let tls: Option<&Pair> = $tls;
+        options.listen[0].1 =
+            tls.map_or(Security::Plain, |pair| Security::Tls(Arc::clone(&pair.server)));
         options.workers = 1;
         options.config = Arc::new($scene.config.clone());
         options.connections_max = $connections_max;
@@ -93,6 +105,7 @@ macro_rules! start {
         let (stop, wait) = (handle.clone(), handle.clone());
         Stage {
             address,
+            client: tls.map(|pair| Arc::clone(&pair.client)),
             shop,
             shutdown: Box::new(move || stop.shutdown()),
             join: Box::new(move || wait.join()),
@@ -103,7 +116,7 @@ macro_rules! start {
 
 impl Stage {
     fn connect(&self) -> Peer {
-        Peer::new(TcpStream::connect(self.address).expect("a connection"))
+        self.peer(TcpStream::connect(self.address).expect("a connection"))
     }
 
     /// A peer with the smallest window that the kernel allows.
@@ -111,7 +124,21 @@ impl Stage {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(2048).expect("a buffer");
         socket.connect(&self.address.into()).expect("a connection");
-        Peer::new(socket.into())
+        self.peer(socket.into())
+    }
+
+    fn peer(&self, stream: TcpStream) -> Peer {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        let line = match &self.client {
+            Some(config) => {
+                let name = ServerName::try_from(NAME).expect("a name");
+                let client = ClientConnection::new(Arc::clone(config), name).expect("a client");
+                Line::Tls(Box::new(StreamOwned::new(client, stream)))
+            }
+            None => Line::Plain(stream),
+        };
+        Peer { line, read: Vec::new() }
     }
 
     fn wait(&self, what: &str, said: impl Fn(&Counters) -> bool) {
@@ -130,20 +157,38 @@ impl Drop for Stage {
 }
 
 struct Peer {
-    stream: TcpStream,
+    line: Line,
     read: Vec<u8>,
 }
 
+enum Line {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
 impl Peer {
-    fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_nodelay(true).expect("no delay");
-        Self { stream, read: Vec::new() }
+    fn stream(&self) -> &TcpStream {
+        match &self.line {
+            Line::Plain(stream) => stream,
+            Line::Tls(tls) => &tls.sock,
+        }
     }
 
     /// Sends; a server that has refused already may not take all of it.
     fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = match &mut self.line {
+            Line::Plain(stream) => stream.write_all(bytes),
+            Line::Tls(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
+        };
+    }
+
+    /// Closes its side.
+    fn finish(&mut self) {
+        if let Line::Tls(tls) = &mut self.line {
+            tls.conn.send_close_notify();
+            tls.flush().expect("a connection");
+        }
+        self.stream().shutdown(Shutdown::Write).expect("a connection");
     }
 
     /// Reads one answer, and the end after it if that is announced.
@@ -174,23 +219,90 @@ impl Peer {
 
     fn more(&mut self) -> bool {
         let mut buffer = [0; 16384];
-        let n = self.stream.read(&mut buffer).expect("no reset, no timeout");
+        let n = match &mut self.line {
+            Line::Plain(stream) => stream.read(&mut buffer),
+            Line::Tls(tls) => tls.read(&mut buffer),
+        };
+        let n = n.expect("no reset, no timeout");
         self.read.extend_from_slice(&buffer[..n]);
         n > 0
     }
 }
 
-/// Plays a scenario on each driver, and holds the transcripts against each other.
-fn compare(name: &str, scene: &Scene, connections_max: usize, play: impl Fn(&Stage) -> Vec<u8>) {
-    let mio = masked(play(&start!(otter_mio, scene, connections_max)));
-    let tokio = masked(play(&start!(tokio_server, scene, connections_max)));
+/// Plays a scenario on each driver, without TLS and with it, and holds the transcripts against each
+/// other. Returns it.
+fn compare(
+    name: &str,
+    scene: &Scene,
+    connections_max: usize,
+    play: impl Fn(&Stage) -> Vec<u8>,
+) -> Vec<u8> {
+    let mio = compare_plain(name, scene, connections_max, &play);
+    for pair in pairs() {
+        let over = |driver: &str| format!("{name} over TLS {} with {driver}", pair.version);
+        let played = play(&start!(otter_mio, scene, connections_max, Some(pair)));
+        hold(&over("mio"), &mio, &masked(played));
+        let played = play(&start!(tokio_server, scene, connections_max, Some(pair)));
+        hold(&over("tokio"), &mio, &masked(played));
+    }
+    mio
+}
+
+/// The same without TLS only. Returns the transcript.
+fn compare_plain(
+    name: &str,
+    scene: &Scene,
+    connections_max: usize,
+    play: impl Fn(&Stage) -> Vec<u8>,
+) -> Vec<u8> {
+    let mio = masked(play(&start!(otter_mio, scene, connections_max, None)));
+    let tokio = masked(play(&start!(tokio_server, scene, connections_max, None)));
     assert!(!mio.is_empty(), "{name}: something was said");
-    let at = mio.iter().zip(&tokio).take_while(|(a, b)| a == b).count();
+    hold(name, &mio, &tokio);
+    mio
+}
+
+fn hold(name: &str, mio: &[u8], other: &[u8]) {
+    let at = mio.iter().zip(other).take_while(|(a, b)| a == b).count();
     let shown = |bytes: &[u8]| {
         let around = at.saturating_sub(80)..bytes.len().min(at + 80);
         String::from_utf8_lossy(&bytes[around]).into_owned()
     };
-    assert!(mio == tokio, "{name}: at {at}\nmio:   {}\ntokio: {}", shown(&mio), shown(&tokio));
+    assert!(mio == other, "{name}: at {at}\nmio:   {}\nother: {}", shown(mio), shown(other));
+}
+
+/// The two sides of TLS in one version.
+struct Pair {
+    version: &'static str,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+fn pairs() -> &'static [Pair; 2] {
+    static PAIRS: OnceLock<[Pair; 2]> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a certificate");
+        let key = made.signing_key.serialize_der();
+        let certificate = CertificateDer::from(made.cert);
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        [("1.2", &TLS12), ("1.3", &TLS13)].map(|(version, only)| {
+            let key = PrivateKeyDer::try_from(key.clone()).expect("a key");
+            let server = ServerConfig::builder_with_provider(Arc::clone(&ring))
+                .with_protocol_versions(&[only])
+                .expect("a version")
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.clone()], key)
+                .expect("a configuration");
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate.clone()).expect("a root");
+            let client = ClientConfig::builder_with_provider(Arc::clone(&ring))
+                .with_protocol_versions(&[only])
+                .expect("a version")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            Pair { version, server: Arc::new(server), client: Arc::new(client) }
+        })
+    })
 }
 
 /// Digits after `"timestamp":` are zeros.
@@ -213,11 +325,14 @@ fn is_head(bytes: &[u8]) -> bool {
 #[test]
 fn every_kind_of_request_in_one_segment() {
     for sample in samples() {
-        compare(sample.name, &sample.scene, 10, |stage| {
+        let mio = compare(sample.name, &sample.scene, 10, |stage| {
             let mut peer = stage.connect();
             peer.send(&sample.bytes);
             peer.reply(is_head(&sample.bytes))
         });
+        // And the core by itself, without sockets.
+        let core = sample.scene.exchange().request(&sample.bytes).bytes;
+        hold(&format!("{} of the core", sample.name), &mio, &masked(core));
     }
 }
 
@@ -283,8 +398,9 @@ fn a_peer_that_closes_its_side_gets_its_answer() {
         stage.shop.counter().held = true;
         let mut peer = stage.connect();
         peer.send(&check_in().bytes());
-        peer.stream.shutdown(Shutdown::Write).expect("a connection");
+        // Before it: what comes with the request is known when the answer begins.
         wait("a question", || !stage.shop.counter().held_back.is_empty());
+        peer.finish();
         stage.shop.release();
         peer.rest()
     });
@@ -303,7 +419,7 @@ fn a_reset_ends_its_connection_and_nothing_else() {
             } else {
                 stage.wait("a part", |counters| counters.bytes_sent > 10_000);
             }
-            SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
+            SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).expect("a socket");
             drop(peer);
             stage.wait("the end", |counters| counters.open == 0);
         }
@@ -364,9 +480,20 @@ fn a_shutdown_lets_a_transfer_finish() {
 
 #[test]
 fn a_full_server_says_so() {
-    compare("full", &Scene::new(), 0, |stage| {
+    compare_plain("full", &Scene::new(), 0, |stage| {
         (0..3).flat_map(|_| stage.connect().reply(false)).collect()
     });
+    for pair in pairs() {
+        for stage in [
+            start!(otter_mio, &Scene::new(), 0, Some(pair)),
+            start!(tokio_server, &Scene::new(), 0, Some(pair)),
+        ] {
+            let Line::Tls(mut tls) = stage.connect().line else { panic!("TLS") };
+            let shaken = tls.conn.complete_io(&mut tls.sock).expect_err("no handshake").kind();
+            assert!(!matches!(shaken, ErrorKind::WouldBlock | ErrorKind::InvalidData), "{shaken}");
+            stage.wait("a refusal", |counters| counters.refused == 1);
+        }
+    }
     compare("idle ones make room", &Scene::new(), 2, |stage| {
         let mut peers = Vec::new();
         let mut said = Vec::new();
@@ -391,5 +518,6 @@ fn wait(what: &str, so: impl Fn() -> bool) {
     }
 }
 
+const NAME: &str = "otter.example";
 /// Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(20);

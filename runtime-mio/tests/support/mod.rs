@@ -1,8 +1,10 @@
 //! A store with a script, devices with plain sockets, and waiting with a deadline.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+mod secret;
+
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -14,6 +16,9 @@ use otter_protocol::{
     Legible, Offer, Outcome, Query, Record, Recorded, Redemption, Release, ReleaseId, Standing,
 };
 use otter_store::{Store, Ticket, Wake};
+
+pub(crate) use self::secret::{OVER_TLS, security};
+use self::secret::{Secret, Wire};
 
 /// What test images are.
 pub(crate) trait Image: AsRef<[u8]> + Legible + Clone + Send + Sync + 'static {}
@@ -183,8 +188,7 @@ pub(crate) struct Running {
 impl Running {
     /// One worker, unless `change` says otherwise.
     pub(crate) fn start<I: Image>(script: &Script<I>, change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options::new("127.0.0.1:0".parse().expect("an address"));
-        options.workers = 1;
+        let mut options = local(1);
         change(&mut options);
         let server = Server::bind(options).expect("a free port");
         let address = server.local_addrs()[0];
@@ -195,6 +199,22 @@ impl Running {
 
     pub(crate) fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(self.address).expect("a connection"))
+    }
+
+    /// A connection for which there is no room, and what it is told, if anything.
+    pub(crate) fn turned_away(&self) -> Option<Reply> {
+        let stream = TcpStream::connect(self.address).expect("a connection");
+        if OVER_TLS {
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let shaken = Secret::new().shake_hands(Wire { stream: &stream, sent: &mut 0 });
+            let error = shaken.expect_err("no handshake").kind();
+            assert!(!matches!(error, ErrorKind::WouldBlock | ErrorKind::InvalidData), "{error:?}");
+            return None;
+        }
+        let mut peer = Peer::new(stream);
+        let reply = peer.reply();
+        assert!(peer.rest().is_empty());
+        Some(reply)
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -225,6 +245,11 @@ impl Drop for Running {
 /// The other side of a connection.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
+    /// Bytes on the wire.
+    pub(crate) sent: u64,
+    /// It ended otherwise than the protocol says: by a reset, or in the middle of TLS.
+    pub(crate) is_cut: bool,
+    secret: Option<Secret>,
     read: Vec<u8>,
 }
 
@@ -246,18 +271,33 @@ impl Reply {
 }
 
 impl Peer {
+    /// With the handshake behind it, if there is one.
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
-        Self { stream, read: Vec::new() }
+        let (mut sent, mut secret) = (0, OVER_TLS.then(Secret::new));
+        if let Some(secret) = &mut secret {
+            let wire = Wire { stream: &stream, sent: &mut sent };
+            secret.shake_hands(wire).expect("a handshake");
+        }
+        Self { stream, sent, is_cut: false, secret, read: Vec::new() }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("the server takes it");
+        let mut wire = Wire { stream: &self.stream, sent: &mut self.sent };
+        let sent = match &mut self.secret {
+            Some(secret) => secret.send(bytes.as_ref(), wire),
+            None => wire.write_all(bytes.as_ref()),
+        };
+        sent.expect("the server takes it");
     }
 
     /// Closes the sending side.
     pub(crate) fn finish(&mut self) {
+        if let Some(secret) = &mut self.secret {
+            let wire = Wire { stream: &self.stream, sent: &mut self.sent };
+            secret.finish(wire).expect("the server takes it");
+        }
         self.stream.shutdown(Shutdown::Write).expect("a connection");
     }
 
@@ -297,15 +337,40 @@ impl Peer {
 
     fn more(&mut self) -> usize {
         let mut buffer = [0; 16384];
-        match self.stream.read(&mut buffer) {
+        match self.receive(&mut buffer) {
             Ok(n) => {
                 self.read.extend_from_slice(&buffer[..n]);
                 n
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+                ) =>
+            {
+                self.is_cut = true;
+                0
+            }
             Err(error) => panic!("waited in vain: {error}"),
         }
     }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.secret {
+            Some(secret) => {
+                secret.read(buffer, Wire { stream: &self.stream, sent: &mut self.sent })
+            }
+            None => self.stream.read(buffer),
+        }
+    }
+}
+
+/// Settings of a server on a free port.
+pub(crate) fn local(workers: usize) -> Options {
+    let mut options = Options::new("127.0.0.1:0".parse().expect("an address"));
+    options.listen[0].1 = security();
+    options.workers = workers;
+    options
 }
 
 /// A check-in as the device library sends it, with a line end beyond the body.
