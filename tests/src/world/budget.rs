@@ -103,7 +103,8 @@ const REFUSAL_BYTES_MAX: u64 = 320;
 /// The libraries' main loop, whose turn takes a second or so, twice as often as it can ask.
 const REQUESTS_PER_HOUR_MAX: u64 = 4000;
 /// While the store answers now with 503 and now with 404, an updater in its loop reports now one
-/// error and now the other, which is something new each time.
-const WRITES_PER_HOUR_MAX: u64 = 1000;
+/// error and now the other, which is something new each time; every second request of such a loop
+/// is a check-in.
+const WRITES_PER_HOUR_MAX: u64 = REQUESTS_PER_HOUR_MAX / 2;
 /// Nothing new but that it was seen, six times; and an update or two.
 const CALM_WRITES_PER_HOUR_MAX: u64 = 40;

@@ -99,11 +99,13 @@ impl World {
     }
 }
 
-/// The beginning of a message, to be read.
+/// A message, to be read: its first line, if that is text.
 pub(super) fn shown(bytes: &[u8]) -> String {
-    let start = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let start = &start[..start.len().min(SHOWN_BYTES_MAX)];
-    format!("{} bytes: {}", bytes.len(), start.escape_ascii())
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let start = &line[..line.len().min(SHOWN_BYTES_MAX)];
+    let is_text = !start.is_empty() && start.iter().all(|b| (b' '..=b'~').contains(b));
+    let text = if is_text { String::from_utf8_lossy(start) } else { "no text".into() };
+    format!("{} bytes: {text}", bytes.len())
 }
 
 const SHOWN_BYTES_MAX: usize = 70;
