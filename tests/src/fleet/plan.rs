@@ -62,6 +62,14 @@ fn people(random: &mut Random, has_thieves: bool) -> Vec<Member> {
         who.push(Who::Arduino { library, updater, loss_percent, is_impatient });
     }
     who.extend([Who::Script(Dialect::Lua), Who::Script(Dialect::MicroPython), Who::NodeJs]);
+    if !has_thieves {
+        // Small fleets are quick, and many of them meet more than few large ones.
+        let mut number = 0;
+        who.retain(|_| {
+            number += 1;
+            number == 4 || random.chance(45)
+        });
+    }
     for _ in 0..random.between(1, 3) {
         who.push(Who::Rogue(*random.pick(&Mischief::ALL)));
     }
