@@ -101,6 +101,31 @@ fn a_peer_that_asks_and_half_closes_at_once_gets_its_answer() {
     assert_eq!(counters.closed(CloseReason::Peer), 50);
 }
 
+/// On an open connection, while its thread is busy with another one: one event tells of both, and
+/// no further one will come. Found to be missing by a planted bug (docs/planted.md).
+#[test]
+fn a_request_and_the_end_that_come_together_are_both_seen() {
+    let reports = Arc::new(Mutex::new(0));
+    let gate = Arc::clone(&reports);
+    let on_report: OnReport = Arc::new(move |_, _| *gate.lock().expect("no panic") += 1);
+    let server = Running::start(&Script::<Arc<[u8]>>::new(), |options| {
+        options.on_report = Some(on_report);
+    });
+    let mut peer = server.connect();
+    assert!(peer.exchange(check_in(1)).text().contains(&alias(1)));
+    support::wait("its report", || *reports.lock().expect("no panic") == 1);
+    let held = reports.lock().expect("no panic");
+    let mut other = server.connect();
+    assert!(other.exchange(check_in(2)).text().contains(&alias(2)));
+    peer.send(check_in(3));
+    peer.finish();
+    drop(held);
+    assert!(peer.reply().text().contains(&alias(3)));
+    drop(other);
+    let counters = server.wait("the end of both", |counters| counters.open == 0);
+    assert_eq!(counters.closed(CloseReason::Peer), 2);
+}
+
 #[test]
 fn a_peer_that_goes_without_reading_leaves_nothing_behind() {
     let script = Script::with_image(image(1 << 20));

@@ -44,6 +44,10 @@ pub trait Actor: Debug {
         Line::ESP8266
     }
 
+    /// Its power fails, and is back; what is not in its flash is forgotten. Its connection is left
+    /// open: nobody says that it ended. Default: it has another source of power.
+    fn reboot(&mut self, _at: Duration) {}
+
     /// Its flash, if it is an honest device that takes updates.
     fn flash(&self) -> Option<&Flash> {
         None
@@ -70,6 +74,24 @@ pub trait Actor: Debug {
     }
 }
 
+/// Nobody: holds a place among actors that are known by number.
+#[derive(Clone, Copy, Debug)]
+pub struct Absent;
+
+impl Actor for Absent {
+    fn wake_at(&self) -> Option<Duration> {
+        None
+    }
+
+    fn wake(&mut self, _at: Duration, _overheard: &[String]) -> Vec<Act> {
+        Vec::new()
+    }
+
+    fn hear(&mut self, _at: Duration, _event: Event<'_>) -> Vec<Act> {
+        Vec::new()
+    }
+}
+
 /// What an actor does. In order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -77,8 +99,12 @@ pub enum Act {
     Dial,
     /// Sends bytes, as one write.
     Say(Vec<u8>),
+    /// Ends its sending side, and still listens.
+    End,
     /// Closes the connection.
     HangUp,
+    /// Leaves the connection open and never looks at it again.
+    Leave,
 }
 
 /// What an actor hears.

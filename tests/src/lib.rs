@@ -9,7 +9,8 @@
 //! | know what a store must answer | [`ModelStore`]; with delays and failures, [`Desk`] |
 //! | see which laws hold at every step | [`Watched`] for one connection, [`Ledger`] over many |
 //! | have every kind of request in one table | [`samples()`] |
-//! | let fleets of devices meet faults | [`World`], with the devices of [`device`] |
+//! | let fleets of devices meet faults | [`Fleet`]; by hand [`World`], [`device`] |
+//! | make a failure of a fleet small | [`fleet::shrunk`], and docs/simulation.md |
 //! | speak TLS to a connection, or send what no TLS library would | [`tls`] |
 //! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
 //! | load real servers at a steady rate, and judge every answer | [`load`] |
@@ -23,14 +24,15 @@
 //! `conformance` the core to docs/http.md. `cuts`, `laws`, `simulation` and
 //! `rolling_restart` hold it to docs/design.md 8, `token_model` the rule of the token to its
 //! promises (docs/token.md), `stores` the real stores to the model, `tidy` the sources to
-//! docs/design.md 11. A failing simulation prints its seed:
-//! `SEED=17 cargo test -p otter-tests --test simulation` replays it; `SEEDS=10000` tries more.
+//! docs/design.md 11. A failing simulation prints the command that replays it and makes it
+//! small; `tests/simulate --hours 8` tries new seeds.
 #![forbid(unsafe_code)]
 
 pub mod check_in;
 pub mod clock;
 pub mod device;
 pub mod exchange;
+pub mod fleet;
 pub mod handshake;
 pub mod image;
 pub mod laws;
@@ -50,6 +52,7 @@ pub mod world;
 
 pub use clock::Clock;
 pub use exchange::{Exchange, Heard};
+pub use fleet::Fleet;
 pub use laws::{Ledger, Watched};
 pub use model::{Desk, Draft, Faults, ModelStore, Replication, Target};
 pub use random::Random;

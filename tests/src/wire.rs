@@ -3,6 +3,7 @@
 //! time.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::time::Duration;
 
 use crate::Random;
@@ -19,15 +20,28 @@ pub struct Line {
     pub window_bytes: usize,
     /// Shortest and longest time a segment travels, in milliseconds.
     pub delay_ms: (u64, u64),
+    /// So many of 100 segments are lost. As TCP sends them again, that shows as a delay, twice as
+    /// long each time, and all that was sent behind one waits for it.
+    pub loss_percent: u64,
 }
 
 impl Line {
     /// A default ESP8266 (docs/wire.md 2.2): segments of 536 bytes, a window of four of them.
-    pub const ESP8266: Self =
-        Self { segment_bytes_max: 536, cut: false, window_bytes: 2144, delay_ms: (1, 40) };
+    pub const ESP8266: Self = Self {
+        segment_bytes_max: 536,
+        cut: false,
+        window_bytes: 2144,
+        delay_ms: (1, 40),
+        loss_percent: 0,
+    };
     /// A computer on a good network.
-    pub const WIDE: Self =
-        Self { segment_bytes_max: 1460, cut: false, window_bytes: 65_535, delay_ms: (0, 3) };
+    pub const WIDE: Self = Self {
+        segment_bytes_max: 1460,
+        cut: false,
+        window_bytes: 65_535,
+        delay_ms: (0, 3),
+        loss_percent: 0,
+    };
 }
 
 /// What a read brings.
@@ -56,6 +70,7 @@ pub struct Pipe {
     is_reset: bool,
     /// The writer has ended or broken it: later writes vanish.
     finished: bool,
+    lost: u64,
 }
 
 #[derive(Debug)]
@@ -77,6 +92,7 @@ impl Pipe {
             reset_at: None,
             is_reset: false,
             finished: false,
+            lost: 0,
         }
     }
 
@@ -118,6 +134,12 @@ impl Pipe {
             self.reset_at = Some(at + self.delay());
             self.finished = true;
         }
+    }
+
+    /// How many segments were lost on their way, and sent again.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// When the next segment arrives.
@@ -162,7 +184,8 @@ impl Pipe {
         }
         let length = bytes_max.min(self.arrived.len());
         if length > 0 {
-            return Read::Bytes(self.arrived.drain(..length).collect());
+            let rest = self.arrived.split_off(length);
+            return Read::Bytes(mem::replace(&mut self.arrived, rest).into());
         }
         if self.ended && self.arrived.is_empty() { Read::End } else { Read::Empty }
     }
@@ -175,7 +198,14 @@ impl Pipe {
 
     fn delay(&mut self) -> Duration {
         let (low, high) = self.line.delay_ms;
-        Duration::from_millis(self.random.between(low, high))
+        let mut delay = Duration::from_millis(self.random.between(low, high));
+        let mut again = AGAIN_AFTER;
+        while again <= AGAIN_AFTER_MAX && self.random.chance(self.line.loss_percent) {
+            self.lost += 1;
+            delay += again;
+            again *= 2;
+        }
+        delay
     }
 }
 
@@ -187,6 +217,11 @@ impl Piece {
         }
     }
 }
+
+/// When a segment that was not acknowledged is sent again (RFC 6298 with the least that systems
+/// wait), and the longest such wait here.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const AGAIN_AFTER_MAX: Duration = Duration::from_millis(6400);
 
 #[cfg(test)]
 mod tests {
@@ -216,6 +251,19 @@ mod tests {
         assert_eq!(pipe.room(), 0);
         assert_eq!(pipe.read(4), Read::Bytes(vec![1; 4]));
         assert_eq!(pipe.room(), 4);
+    }
+
+    #[test]
+    fn what_is_lost_comes_later_and_holds_up_what_is_behind_it() {
+        let mut lossy = pipe(Line { loss_percent: 50, segment_bytes_max: 1, ..Line::WIDE });
+        let sent: Vec<u8> = (0..100).collect();
+        lossy.write(Duration::ZERO, &sent);
+        assert!(lossy.lost() > 20, "{} lost", lossy.lost());
+        lossy.arrive(Duration::from_millis(150));
+        let early = lossy.readable();
+        assert!(early < 50, "{early} bytes came without a second try");
+        lossy.arrive(AGAIN_AFTER_MAX * 2);
+        assert_eq!(lossy.read(usize::MAX), Read::Bytes(sent), "in order, and all of it");
     }
 
     #[test]

@@ -5,17 +5,21 @@
 //! by [`crate::Watched`], the one tail per token by [`Ledger`], and what devices may suffer by
 //! their complaints. [`World::trace`] is a hash of all that happened, in order.
 
+mod budget;
 mod deed;
+mod history;
 mod link;
 mod veil;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use otter_protocol::{Answer, Config, Handshake, Outcome, ReleaseId};
 
+use self::budget::Budget;
 pub use self::deed::{Blow, Deed, Moment};
+use self::history::shown;
 use self::link::Link;
 use self::veil::Veil;
 use crate::device::{Act, Actor, Event};
@@ -33,6 +37,9 @@ pub struct World {
     pub is_balanced: bool,
     config: Arc<Config>,
     actors: Vec<Box<dyn Actor>>,
+    /// Of each actor: the chance of its connections and queries, so that what befalls one does not
+    /// depend on who else is there.
+    dice: Vec<Random>,
     servers: Vec<Server>,
     veil: Option<Veil>,
     /// By how many seconds the store's clock is wrong.
@@ -47,6 +54,13 @@ pub struct World {
     overheard: Vec<String>,
     break_percent: u64,
     ledger: Ledger,
+    budget: Budget,
+    /// By actor: how many of its images were looked at.
+    hauls_seen: Vec<usize>,
+    /// Tokens that gave a whole image.
+    tokens_spent: BTreeSet<String>,
+    counts: BTreeMap<&'static str, u64>,
+    journal: Option<Journal>,
     outcomes: BTreeMap<Outcome, u64>,
     handshakes: BTreeMap<Handshake, u64>,
     cut_short: u64,
@@ -55,6 +69,9 @@ pub struct World {
     trace: u64,
     steps: u64,
 }
+
+/// What happened in a world, a line each. It outlives a world that a broken law ends.
+pub type Journal = Arc<Mutex<Vec<String>>>;
 
 /// One server.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +95,7 @@ impl World {
             is_balanced: false,
             config: Arc::new(config),
             actors: Vec::new(),
+            dice: Vec::new(),
             servers: vec![Server { is_up: true, skew_s: 0 }; servers],
             veil: None,
             store_skew_s: 0,
@@ -90,6 +108,11 @@ impl World {
             overheard: Vec::new(),
             break_percent: 0,
             ledger: Ledger::default(),
+            budget: Budget::default(),
+            hauls_seen: Vec::new(),
+            tokens_spent: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            journal: None,
             outcomes: BTreeMap::new(),
             handshakes: BTreeMap::new(),
             cut_short: 0,
@@ -103,6 +126,17 @@ impl World {
     /// Lets somebody join.
     pub fn join(&mut self, actor: impl Actor + 'static) {
         self.actors.push(Box::new(actor));
+        self.dice.push(self.random.fork());
+    }
+
+    /// Nothing is wrong any more: from now on a device may cost the store far less.
+    pub fn calm_down(&mut self) {
+        self.budget.calm_down();
+    }
+
+    /// Writes down from now on what happens.
+    pub fn keep_journal(&mut self, journal: Journal) {
+        self.journal = Some(journal);
     }
 
     /// Plans a deed.
@@ -161,54 +195,6 @@ impl World {
         Some(next.max(now))
     }
 
-    /// A hash of every byte that was sent, with its time and place.
-    #[must_use]
-    pub fn trace(&self) -> u64 {
-        self.trace
-    }
-
-    /// How often time moved on.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// How many tokens gave their tail.
-    #[must_use]
-    pub fn tails(&self) -> usize {
-        self.ledger.tails()
-    }
-
-    /// How many of them had been presented to several servers.
-    #[must_use]
-    pub fn tails_of_many_servers(&self) -> usize {
-        self.ledger.tails_of_many_servers()
-    }
-
-    /// What became of the requests on connections that are over.
-    #[must_use]
-    pub fn outcomes(&self) -> &BTreeMap<Outcome, u64> {
-        &self.outcomes
-    }
-
-    /// How many answers were due or on their way when their server stopped.
-    #[must_use]
-    pub fn cut_short(&self) -> u64 {
-        self.cut_short
-    }
-
-    /// How many answers were due or on their way when their server was told to finish.
-    #[must_use]
-    pub fn drained_at_work(&self) -> u64 {
-        self.drained_at_work
-    }
-
-    /// How many connections there were.
-    #[must_use]
-    pub fn links_made(&self) -> u64 {
-        self.links_made
-    }
-
     /// Everybody.
     #[must_use]
     pub fn actors(&self) -> &[Box<dyn Actor>] {
@@ -249,13 +235,24 @@ impl World {
                 Act::Dial => self.dial(actor),
                 Act::Say(bytes) => {
                     self.note(actor as u64, &bytes);
+                    self.tell(|| format!("actor {actor} says {}", shown(&bytes)));
                     if let Some(link) = self.link_of(actor) {
                         link.say(now, &bytes);
+                    }
+                }
+                Act::End => {
+                    if let Some(link) = self.link_of(actor) {
+                        link.end(now);
                     }
                 }
                 Act::HangUp => {
                     if let Some(link) = self.link_of(actor) {
                         link.hang_up(now);
+                    }
+                }
+                Act::Leave => {
+                    if let Some(link) = self.link_of(actor) {
+                        link.leave();
                     }
                 }
             }
@@ -272,30 +269,37 @@ impl World {
         if let Some(link) = self.link_of(actor) {
             link.hang_up(now);
         }
-        let server = self.balance();
+        let server = self.balance(actor);
         let Server { is_up, skew_s } = self.servers[server];
         self.probe(actor, server);
         let (watched, client) = self.connect(actor, server, &self.clock.skewed(skew_s));
         let line = self.actors[actor].line();
-        let mut link = Link::new(actor, server, watched, line, &mut self.random);
+        let mut link = Link::new(actor, server, watched, line, &mut self.dice[actor]);
         if let Some(client) = client {
             link.veil(now, client);
         }
-        if self.random.chance(self.break_percent) {
-            link.break_at(now + Duration::from_millis(self.random.below(20_000)));
+        let dice = &mut self.dice[actor];
+        let breaks_after = Duration::from_millis(dice.below(20_000));
+        if dice.chance(self.break_percent) {
+            self.count("broken connection", 1);
+            link.break_at(now + breaks_after);
         }
         if !is_up {
             link.crash(now);
         }
         self.links_made += 1;
         self.links.insert(self.links_made, link);
+        self.tell(|| format!("actor {actor} dials server {server}: link {}", self.links_made));
     }
 
     /// A server for a new connection, another one each time.
-    fn balance(&mut self) -> usize {
+    fn balance(&mut self, actor: usize) -> usize {
         let takes = |server: &usize| !self.is_balanced || self.servers[*server].is_up;
         let choice: Vec<usize> = (0..self.servers.len()).filter(takes).collect();
-        choice.get(self.random.below(choice.len() as u64) as usize).copied().unwrap_or_default()
+        choice
+            .get(self.dice[actor].below(choice.len() as u64) as usize)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Lets one connection do all it can without time passing.
@@ -304,13 +308,15 @@ impl World {
             let Some(link) = self.links.get_mut(&id) else { return };
             let server = link.server;
             let clock = self.clock.skewed(self.servers[server].skew_s);
-            let moved = link.serve(&clock, id, &mut self.desk, &mut self.random);
+            let dice = &mut self.dice[link.actor];
+            let moved = link.serve(&clock, id, &mut self.desk, dice);
             let (tails, sent) = (link.take_tails(), link.take_sent());
             let is_veiled = link.is_veiled();
             for token in link.take_presented() {
                 self.ledger.presented(token, server);
             }
-            let claimed = link.take_claimed().then_some(Moment::Claim);
+            let (moments, bills) = (link.take_moments(), link.take_bills());
+            let actor = link.actor;
             let tail = (!tails.is_empty()).then_some(Moment::Tail);
             for token in tails {
                 self.ledger.tail_left(token, id);
@@ -321,7 +327,14 @@ impl World {
             } else {
                 self.note(id, &sent);
             }
-            for moment in claimed.into_iter().chain(tail) {
+            if !sent.is_empty() {
+                self.tell(|| format!("link {id}: server {server} sends {}", shown(&sent)));
+            }
+            for (report, cost) in bills {
+                self.tell(|| format!("link {id}: {:?}", report.outcome));
+                self.budget.charge(self.clock.at(), actor, &report, cost);
+            }
+            for moment in moments.into_iter().chain(tail) {
                 self.spring(moment, server);
             }
             if !moved && !self.listen(id) {
@@ -331,6 +344,7 @@ impl World {
         if self.links.get(&id).is_some_and(Link::is_over)
             && let Some(over) = self.links.remove(&id)
         {
+            self.count("lost segment", over.lost());
             for outcome in over.outcomes() {
                 *self.outcomes.entry(outcome).or_default() += 1;
             }
@@ -373,20 +387,21 @@ impl World {
         true
     }
 
-    fn check(&self) {
-        for actor in &self.actors {
-            assert!(actor.complaints().is_empty(), "{:?}: {:?}", actor, actor.complaints());
-        }
-    }
-
-    fn note(&mut self, place: u64, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let at = self.clock.at().as_nanos() as u64;
-        let stamp = at.to_le_bytes().into_iter().chain(place.to_le_bytes());
-        for byte in stamp.chain(bytes.iter().copied()) {
-            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+    /// What actors suffer, and what they got: whole images that were published, one per token.
+    fn check(&mut self) {
+        self.hauls_seen.resize(self.actors.len(), 0);
+        for (actor, seen) in self.actors.iter().zip(&mut self.hauls_seen) {
+            let complaints = actor.complaints();
+            assert!(complaints.is_empty(), "complaint: {actor:?}: {complaints:?}");
+            for haul in &actor.hauls()[*seen..] {
+                let is_published = self.desk.store.images().any(|image| *image == haul.image);
+                assert!(is_published, "splice: nobody published {haul:?}");
+                if let Some(token) = &haul.token {
+                    let is_new = self.tokens_spent.insert(token.clone());
+                    assert!(is_new, "two images: one token {haul:?}");
+                }
+            }
+            *seen = actor.hauls().len();
         }
     }
 }
@@ -394,4 +409,3 @@ impl World {
 const OVERHEARD_MAX: usize = 20;
 const STEPS_AT_ONCE_MAX: u32 = 10_000;
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0100_0000_01b3;

@@ -224,6 +224,22 @@ fn row_6_a_key_that_is_not_the_owners() {
     }
 }
 
+/// Found to be missing by a planted bug (docs/planted.md): nobody registers with a wrong key.
+#[test]
+fn row_6_a_device_that_is_not_known_either() {
+    let strangers = [
+        registration().without("udid").text("mac", "AABBCCDDEEFF"),
+        registration().text("udid", NO_DEVICE).text("mac", "AABBCCDDEEFF"),
+    ];
+    for (fields, key) in strangers.iter().flat_map(|f| [(f, NO_KEY), (f, scene::OTHER_KEY)]) {
+        let request = Request::check_in(key, &fields.clone().wrapped("registration"));
+        let (_, text, outcome, kinds) = refusal(&Scene::new(), &request);
+        assert_eq!(text, "{\"success\":false,\"response\":\"owner_found_but_no_key\"}");
+        assert_eq!(outcome, Some(Outcome::Refused(Refusal::WrongKey)));
+        assert_eq!(kinds, ["Identify"], "nothing is kept");
+    }
+}
+
 #[test]
 fn the_body_is_judged_before_the_key_and_the_key_before_the_owner() {
     let no_key = Request::check_in(KEY, "{}").without("Authentication");

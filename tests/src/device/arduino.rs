@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::fetch::{Fetch, Progress, Updater};
 use super::{Act, Actor, Event, Flash, Identity};
-use crate::{Fields, Random, Request};
+use crate::{Fields, Line, Random, Request};
 
 /// Which library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct Arduino {
     pending: Option<String>,
     lost: u32,
     doing: Doing,
+    /// How long it rests after a download, however that ended.
+    after_fetch_s: (u64, u64),
+    loss_percent: u64,
     random: Random,
 }
 
@@ -67,8 +70,23 @@ impl Arduino {
             pending: None,
             lost: 0,
             doing: Doing::Resting { until: on_at },
+            after_fetch_s: AFTER_FETCH_S,
+            loss_percent: 0,
             random,
         }
+    }
+
+    /// The same in a place where so many of 100 segments are lost.
+    #[must_use]
+    pub fn far_away(self, loss_percent: u64) -> Self {
+        Self { loss_percent, ..self }
+    }
+
+    /// The same with a main loop that tries again at once, as libraries 2.9 and 3.x do
+    /// (docs/wire.md 2.4).
+    #[must_use]
+    pub fn impatient(self) -> Self {
+        Self { after_fetch_s: (0, 1), ..self }
     }
 
     fn check_in(&mut self, at: Duration) -> Vec<Act> {
@@ -196,7 +214,7 @@ impl Arduino {
                 }
             }
         }
-        self.rest(at, AFTER_FETCH_S)
+        self.rest(at, self.after_fetch_s)
     }
 }
 
@@ -235,7 +253,7 @@ impl Actor for Arduino {
                 Some(payload) => {
                     self.obey(&payload);
                     let soon = self.pending.is_some();
-                    self.rest(at, if soon { AFTER_FETCH_S } else { INTERVAL_S })
+                    self.rest(at, if soon { self.after_fetch_s } else { INTERVAL_S })
                 }
                 None => Vec::new(),
             },
@@ -246,6 +264,17 @@ impl Actor for Arduino {
                 self.fetched(at, &token, progress)
             }
         }
+    }
+
+    /// What is in the flash stays: image, names, and what the last OK allowed.
+    fn reboot(&mut self, at: Duration) {
+        self.pending = None;
+        self.status = "Registered".to_owned();
+        self.doing = Doing::Resting { until: at + REBOOT };
+    }
+
+    fn line(&self) -> Line {
+        Line { loss_percent: self.loss_percent, ..Line::ESP8266 }
     }
 
     fn flash(&self) -> Option<&Flash> {
@@ -312,3 +341,4 @@ const FIRST_BYTE_WAIT: Duration = Duration::from_secs(30);
 const STALL_MAX: Duration = Duration::from_secs(60);
 const INTERVAL_S: (u64, u64) = (90, 300);
 const AFTER_FETCH_S: (u64, u64) = (1, 20);
+const REBOOT: Duration = Duration::from_secs(2);

@@ -27,6 +27,11 @@ pub struct Fetch {
 pub enum Updater {
     /// `ESP8266HTTPUpdate`: one HTTP/1.0 `GET`, all or nothing.
     Esp8266,
+    /// `HTTPUpdate` of the ESP32 core: the same with headers of its own.
+    Esp32 {
+        /// Newer versions tell the MD5 of what runs.
+        tells_md5: bool,
+    },
     /// `esp_https_ota`: one `GET`, resumed where it broke off.
     IdfWhole,
     /// `esp_https_ota` with `partial_http_download`: `HEAD`, a probe of one byte, then parts,
@@ -89,8 +94,24 @@ impl Fetch {
             Updater::Esp8266 => Request::esp8266_update(&self.token)
                 .without("x-ESP8266-sketch-md5")
                 .header("x-ESP8266-sketch-md5", &self.sketch_md5),
+            Updater::Esp32 { tells_md5 } => self.esp32_request(tells_md5),
             Updater::IdfWhole | Updater::IdfParts { .. } => self.idf_request(),
         }
+    }
+
+    fn esp32_request(&self, tells_md5: bool) -> Request {
+        let request = Request::get(&format!("/device/firmware?ott={}", self.token))
+            .version("HTTP/1.0")
+            .host("thinx.cloud:7442")
+            .header("User-Agent", "ESP32-http-Update")
+            .header("Connection", "close")
+            .header("x-ESP32-STA-MAC", "DE:BA:7A:B1:E0:42")
+            .header("x-ESP32-free-space", "1310720")
+            .header("x-ESP32-mode", "sketch");
+        if !tells_md5 {
+            return request;
+        }
+        request.header("x-ESP32-sketch-md5", &self.sketch_md5)
     }
 
     fn idf_request(&self) -> Request {
@@ -104,8 +125,8 @@ impl Fetch {
             (Updater::IdfParts { part_bytes }, Some(length)) => {
                 format!("bytes={start}-{}", (start + part_bytes).min(length))
             }
-            (Updater::IdfWhole | Updater::Esp8266, _) if start > 0 => format!("bytes={start}-"),
-            (Updater::IdfWhole | Updater::Esp8266, _) => return request,
+            (_, _) if start > 0 => format!("bytes={start}-"),
+            (_, _) => return request,
         };
         let request = request.header("Range", &range);
         match &self.etag {
@@ -130,7 +151,7 @@ impl Fetch {
         let Some(body_bytes) = head.content_length() else {
             return Progress::Failed("Server Did Not Report Size");
         };
-        if head.status == 206 && self.updater == Updater::Esp8266 {
+        if head.status == 206 && self.is_all_or_nothing() {
             return Progress::Failed("Wrong HTTP Code");
         }
         if self.is_head_request() {
@@ -143,6 +164,10 @@ impl Fetch {
             return Progress::Going(Vec::new());
         }
         self.keep(&head, head_bytes, body_bytes)
+    }
+
+    fn is_all_or_nothing(&self) -> bool {
+        matches!(self.updater, Updater::Esp8266 | Updater::Esp32 { .. })
     }
 
     fn is_head_request(&self) -> bool {
@@ -193,7 +218,7 @@ impl Fetch {
 
     /// The connection is gone before the end.
     fn broken(&mut self) -> Progress {
-        if self.updater == Updater::Esp8266 || self.redials_left == 0 {
+        if self.is_all_or_nothing() || self.redials_left == 0 {
             return Progress::Failed("Update error: ERROR[6]: Stream Read Timeout");
         }
         self.redials_left -= 1;

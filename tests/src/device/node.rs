@@ -108,6 +108,12 @@ impl Actor for NodeJs {
         }
     }
 
+    fn reboot(&mut self, at: Duration) {
+        self.is_connected = false;
+        self.received.clear();
+        self.next = at + REBOOT;
+    }
+
     fn line(&self) -> Line {
         Line { cut: true, ..Line::WIDE }
     }
@@ -120,3 +126,5 @@ impl Actor for NodeJs {
         (self.udid != "0").then_some(self.udid.as_str())
     }
 }
+
+const REBOOT: Duration = Duration::from_secs(20);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Act, Actor, Event, Haul, Identity};
+use crate::image::hex;
 use crate::scene::registration;
 use crate::{Line, Random, Reply, Request};
 
@@ -15,6 +16,8 @@ pub enum Mischief {
     ClosesEarly,
     /// Sends a request one byte at a time.
     Dribbles,
+    /// Sends a head at once, and its body one byte at a time.
+    DribblesBody,
     /// Sends noise.
     Babbles,
     /// Greets with TLS on a plain port and goes.
@@ -23,18 +26,49 @@ pub enum Mischief {
     ReadsSlowly,
     /// Redeems tokens that it overheard, whole or in parts.
     Steals,
+    /// Tries tokens that nobody was given.
+    GuessesTokens,
+    /// Tries keys that nobody has, with the name of a device that is there.
+    GuessesKeys,
+    /// Checks in with an empty body, as library 3.x since 2022 (docs/wire.md 2.1).
+    PostsNothing,
+    /// Sends many requests at once, and ends its side behind them.
+    Pipelines,
+    /// Opens one connection after another, begins a request or not, and leaves them open.
+    Hogs,
 }
 
 impl Mischief {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 12] = [
         Self::ClosesEarly,
         Self::Dribbles,
+        Self::DribblesBody,
         Self::Babbles,
         Self::Greets,
         Self::ReadsSlowly,
         Self::Steals,
+        Self::GuessesTokens,
+        Self::GuessesKeys,
+        Self::PostsNothing,
+        Self::Pipelines,
+        Self::Hogs,
     ];
+
+    /// How long it waits before it does something again, in seconds.
+    fn pause_s(self) -> (u64, u64) {
+        match self {
+            Self::Dribbles | Self::DribblesBody => (0, 3),
+            Self::ReadsSlowly => (120, 400),
+            Self::GuessesTokens | Self::GuessesKeys | Self::Hogs => (5, 60),
+            Self::ClosesEarly
+            | Self::Babbles
+            | Self::Greets
+            | Self::Steals
+            | Self::PostsNothing
+            | Self::Pipelines => (10, 90),
+        }
+    }
 }
 
 /// Somebody who means no good, or is broken.
@@ -70,12 +104,16 @@ impl Rogue {
         }
     }
 
-    fn check_in(&self) -> Vec<u8> {
+    fn check_in(&self, key: &str) -> Vec<u8> {
         let fields = registration()
             .text("owner", self.identity.owner.as_str())
             .text("mac", &self.identity.mac_text())
             .without("udid");
-        Request::check_in(&self.identity.key_text(), &fields.wrapped("registration")).bytes()
+        Request::check_in(key, &fields.wrapped("registration")).bytes()
+    }
+
+    fn honest_check_in(&self) -> Vec<u8> {
+        self.check_in(&self.identity.key_text())
     }
 
     fn redeem(&mut self, overheard: &[String]) -> Vec<Act> {
@@ -97,14 +135,46 @@ impl Rogue {
     }
 
     fn dribble(&mut self) -> Vec<Act> {
-        match self.to_dribble.pop() {
-            Some(byte) => vec![Act::Say(vec![byte])],
-            None => {
-                self.to_dribble = self.check_in();
-                self.to_dribble.reverse();
-                vec![Act::Dial]
-            }
+        if let Some(byte) = self.to_dribble.pop() {
+            return vec![Act::Say(vec![byte])];
         }
+        let request = self.honest_check_in();
+        let head_end = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let head_end = head_end.filter(|_| self.mischief == Mischief::DribblesBody);
+        let at_once = head_end.map_or(0, |end| end + 4);
+        self.to_dribble = request[at_once..].iter().rev().copied().collect();
+        vec![Act::Dial, Act::Say(request[..at_once].to_vec())]
+    }
+
+    /// Many requests in one write, of every kind that needs no luck, and the end behind them.
+    fn pipeline(&mut self) -> Vec<Act> {
+        let mut said = Vec::new();
+        for _ in 0..self.random.between(2, 50) {
+            let request = match self.random.below(4) {
+                0 => Request::get("/").bytes(),
+                1 => Request::get("/nowhere").bytes(),
+                2 => Request::get(&format!("/device/firmware?ott={}", self.guess())).bytes(),
+                _ => {
+                    let body = registration().without("owner").wrapped("registration");
+                    Request::post("/device/register", &body).chunked(64).bytes()
+                }
+            };
+            said.extend(request);
+        }
+        let ends = self.random.chance(50);
+        let end = if ends { Act::End } else { Act::Say(b"\r\n".to_vec()) };
+        vec![Act::Dial, Act::Say(said), end]
+    }
+
+    fn hog(&mut self) -> Vec<Act> {
+        let said = self.honest_check_in();
+        let length = *self.random.pick(&[0, 1, 40, said.len() - 1, said.len()]);
+        vec![Act::Dial, Act::Say(said[..length].to_vec()), Act::Leave]
+    }
+
+    /// What looks like a token or a key.
+    fn guess(&mut self) -> String {
+        hex(&self.random.bytes::<32>())
     }
 
     fn noise(&mut self) -> Vec<u8> {
@@ -123,22 +193,30 @@ impl Actor for Rogue {
     }
 
     fn wake(&mut self, at: Duration, overheard: &[String]) -> Vec<Act> {
-        let seconds = match self.mischief {
-            Mischief::Dribbles => self.random.between(0, 3),
-            Mischief::ReadsSlowly => self.random.between(120, 400),
-            Mischief::ClosesEarly | Mischief::Babbles | Mischief::Greets | Mischief::Steals => {
-                self.random.between(10, 90)
-            }
-        };
-        self.next = at + Duration::from_secs(seconds);
+        let (shortest, longest) = self.mischief.pause_s();
+        self.next = at + Duration::from_secs(self.random.between(shortest, longest));
         match self.mischief {
             Mischief::ClosesEarly => {
-                vec![Act::Dial, Act::Say(self.check_in()), Act::HangUp]
+                vec![Act::Dial, Act::Say(self.honest_check_in()), Act::HangUp]
             }
-            Mischief::Dribbles => self.dribble(),
+            Mischief::Dribbles | Mischief::DribblesBody => self.dribble(),
             Mischief::Babbles => vec![Act::Dial, Act::Say(self.noise())],
             Mischief::Greets => vec![Act::Dial, Act::Say(HELLO.to_vec()), Act::HangUp],
             Mischief::ReadsSlowly | Mischief::Steals => self.redeem(overheard),
+            Mischief::GuessesTokens => {
+                let target = format!("/device/firmware?ott={}", self.guess());
+                vec![Act::Dial, Act::Say(Request::get(&target).bytes())]
+            }
+            Mischief::GuessesKeys => {
+                let key = self.guess();
+                vec![Act::Dial, Act::Say(self.check_in(&key))]
+            }
+            Mischief::PostsNothing => {
+                let request = Request::check_in(&self.identity.key_text(), "");
+                vec![Act::Dial, Act::Say(request.bytes())]
+            }
+            Mischief::Pipelines => self.pipeline(),
+            Mischief::Hogs => self.hog(),
         }
     }
 
@@ -167,13 +245,10 @@ impl Actor for Rogue {
     }
 
     fn line(&self) -> Line {
-        match self.mischief {
-            Mischief::ReadsSlowly => Line::ESP8266,
-            Mischief::ClosesEarly
-            | Mischief::Dribbles
-            | Mischief::Babbles
-            | Mischief::Greets
-            | Mischief::Steals => Line { cut: true, ..Line::WIDE },
+        if self.mischief == Mischief::ReadsSlowly {
+            Line::ESP8266
+        } else {
+            Line { cut: true, ..Line::WIDE }
         }
     }
 

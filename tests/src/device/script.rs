@@ -147,6 +147,11 @@ impl Actor for Script {
         }
     }
 
+    fn reboot(&mut self, at: Duration) {
+        (self.token, self.asks_image, self.is_talking) = (None, false, false);
+        self.next = at + REBOOT;
+    }
+
     fn line(&self) -> Line {
         Line { cut: true, ..Line::ESP8266 }
     }
@@ -161,3 +166,4 @@ impl Actor for Script {
 }
 
 const PATIENCE: Duration = Duration::from_secs(120);
+const REBOOT: Duration = Duration::from_secs(2);

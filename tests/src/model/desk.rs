@@ -41,6 +41,9 @@ pub struct Desk {
     stuck: Vec<Waiting>,
     replica: Option<Replica>,
     failovers: u32,
+    refused: u64,
+    unacknowledged: u64,
+    stalled: u64,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,7 @@ enum Waiting {
         from: usize,
         ticket: u64,
         query: Query,
+        dice: Random,
     },
     Answer {
         from: usize,
@@ -78,13 +82,29 @@ impl Desk {
             stuck: Vec::new(),
             replica: None,
             failovers: 0,
+            refused: 0,
+            unacknowledged: 0,
+            stalled: 0,
         }
     }
 
     /// Hands in a query of the server `from` at the time `at`; `ticket` comes back with the answer.
     pub fn submit(&mut self, at: Duration, from: usize, ticket: u64, query: Query) {
-        let due = at + self.way();
-        self.wait(due, Waiting::Query { from, ticket, query });
+        let dice = self.random.fork();
+        self.submit_by(dice, at, from, ticket, query);
+    }
+
+    /// The same with chance of its own, so that what befalls this query does not depend on others.
+    pub fn submit_by(
+        &mut self,
+        mut dice: Random,
+        at: Duration,
+        from: usize,
+        ticket: u64,
+        query: Query,
+    ) {
+        let due = at + self.way(&mut dice);
+        self.wait(due, Waiting::Query { from, ticket, query, dice });
     }
 
     /// When the next query or answer moves on.
@@ -111,7 +131,9 @@ impl Desk {
                 {
                     self.stuck.push(stuck);
                 }
-                Waiting::Query { from, ticket, query } => self.serve(due, from, ticket, &query),
+                Waiting::Query { from, ticket, query, dice } => {
+                    self.serve(due, from, ticket, &query, dice);
+                }
                 Waiting::Answer { ticket, answer, .. } => answers.push((ticket, answer)),
             }
         }
@@ -133,7 +155,8 @@ impl Desk {
                 Waiting::Copy { .. } => continue,
             };
             if from == server {
-                let due = at + self.way();
+                let mut dice = self.random.fork();
+                let due = at + self.way(&mut dice);
                 self.wait(due, waiting);
             } else {
                 self.stuck.push(waiting);
@@ -182,20 +205,37 @@ impl Desk {
         self.failovers
     }
 
+    /// How many queries were refused, lost on the way back, and stalled.
+    #[must_use]
+    pub fn befallen(&self) -> [(&'static str, u64); 3] {
+        [
+            ("refused query", self.refused),
+            ("lost answer", self.unacknowledged),
+            ("stalled query", self.stalled),
+        ]
+    }
+
     /// The store carries out a query; its answer goes out when it may.
-    fn serve(&mut self, due: Duration, from: usize, ticket: u64, query: &Query) {
-        let (answer, stands_on, ready) = self.answer(due, query);
-        let back = ready + self.way();
+    fn serve(&mut self, due: Duration, from: usize, ticket: u64, query: &Query, mut dice: Random) {
+        let (answer, stands_on, ready) = self.answer(due, query, &mut dice);
+        let back = ready + self.way(&mut dice);
         self.wait(back, Waiting::Answer { from, ticket, answer, stands_on });
     }
 
-    fn answer(&mut self, due: Duration, query: &Query) -> (Answer<Bytes>, Option<u64>, Duration) {
-        if self.random.chance(self.faults.refused_percent) {
+    fn answer(
+        &mut self,
+        due: Duration,
+        query: &Query,
+        dice: &mut Random,
+    ) -> (Answer<Bytes>, Option<u64>, Duration) {
+        if dice.chance(self.faults.refused_percent) {
+            self.refused += 1;
             return (Answer::Unavailable, None, due);
         }
         let answer = self.store.answer(query);
-        let (stands_on, ready) = self.copied_by(due, query, &answer);
-        if self.random.chance(self.faults.unacknowledged_percent) {
+        let (stands_on, ready) = self.copied_by(due, query, &answer, dice);
+        if dice.chance(self.faults.unacknowledged_percent) {
+            self.unacknowledged += 1;
             return (Answer::Unavailable, None, due);
         }
         (answer, stands_on, ready)
@@ -207,6 +247,7 @@ impl Desk {
         due: Duration,
         query: &Query,
         answer: &Answer<Bytes>,
+        dice: &mut Random,
     ) -> (Option<u64>, Duration) {
         let is_write = match query {
             Query::Start { .. } | Query::Record(_) | Query::Push { .. } | Query::Claim { .. } => {
@@ -215,16 +256,17 @@ impl Desk {
             Query::Identify(_) | Query::Fetch { .. } | Query::Redeem { .. } => false,
         };
         let Some(replica) = self.replica.as_mut().filter(|_| is_write) else { return (None, due) };
-        let (number, copied_at) = replica.write(due, &mut self.random);
+        let (number, copied_at) = replica.write(due, dice);
         let waits = replica.replication.claims_wait && matches!(answer, Answer::Claimed(true));
         let state = Box::new(self.store.clone());
         self.wait(copied_at, Waiting::Copy { number, state });
         if waits { (Some(number), copied_at) } else { (None, due) }
     }
 
-    fn way(&mut self) -> Duration {
-        let stalled = self.random.chance(self.faults.stalled_percent);
-        let way = Duration::from_millis(self.random.between(0, self.faults.delay_ms_max));
+    fn way(&mut self, dice: &mut Random) -> Duration {
+        let stalled = dice.chance(self.faults.stalled_percent);
+        self.stalled += u64::from(stalled);
+        let way = Duration::from_millis(dice.between(0, self.faults.delay_ms_max));
         if stalled { way + STALL } else { way }
     }
 

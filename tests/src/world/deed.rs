@@ -23,6 +23,8 @@ pub enum Deed {
     StoreClock(i64),
     /// The store's replica takes its place, if it has one.
     FailOver,
+    /// The power of the device that joined as this number fails for a moment.
+    Reboot(usize),
     /// So many of 100 new connections break within their first 20 s.
     BreakLinks(u64),
     /// A server stops at once; its connections break.
@@ -46,6 +48,12 @@ pub enum Deed {
 /// When something hurts most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
+    /// A first attempt is to be kept.
+    Start,
+    /// A check-in is to be kept.
+    Record,
+    /// The store's answer has come.
+    Answer,
     /// A claim was sent to the store.
     Claim,
     /// A tail begins to leave.
@@ -61,6 +69,47 @@ pub enum Blow {
     CutOff,
     /// The store's replica takes its place.
     FailOver,
+    /// What was published last is withdrawn.
+    Withdraw,
+}
+
+impl Moment {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Start, Self::Record, Self::Answer, Self::Claim, Self::Tail];
+}
+
+impl Deed {
+    /// What kind of deed it is.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Publish(..) => "publish",
+            Self::Withdraw => "withdraw",
+            Self::AllowUpdates => "allow updates",
+            Self::StoreFaults(_) => "store faults",
+            Self::StoreClock(_) => "store clock",
+            Self::FailOver => "failover",
+            Self::Reboot(_) => "reboot",
+            Self::BreakLinks(_) => "break links",
+            Self::Crash(_) => "crash",
+            Self::Restart(_) => "restart",
+            Self::Drain(_) => "drain",
+            Self::CutOff(_) => "cut off",
+            Self::Reconnect(_) => "reconnect",
+            Self::ServerClock(..) => "server clock",
+            Self::Ambush(..) => "ambush",
+            Self::CallOff => "call off",
+        }
+    }
+}
+
+impl Deed {
+    /// In words, without whole images.
+    fn told(&self) -> String {
+        let Self::Publish(_, draft) = self else { return format!("{self:?}") };
+        let Draft { version, platform, image, .. } = &**draft;
+        format!("Publish({version} for {platform}, {} bytes)", image.len())
+    }
 }
 
 impl World {
@@ -74,6 +123,8 @@ impl World {
 
     fn carry_out(&mut self, deed: Deed) {
         let at = self.clock.at();
+        self.tell(|| deed.told());
+        self.count(deed.name(), 1);
         match deed {
             Deed::Publish(_, _) | Deed::Withdraw | Deed::AllowUpdates => {
                 self.operate(deed);
@@ -82,6 +133,14 @@ impl World {
             Deed::StoreFaults(faults) => self.desk.faults = faults,
             Deed::StoreClock(skew_s) => self.store_skew_s = skew_s,
             Deed::FailOver => self.desk.fail_over(),
+            Deed::Reboot(actor) => {
+                if let Some(link) = self.link_of(actor) {
+                    link.leave();
+                }
+                if let Some(actor) = self.actors.get_mut(actor) {
+                    actor.reboot(at);
+                }
+            }
             Deed::BreakLinks(percent) => self.break_percent = percent,
             Deed::Crash(server) => {
                 self.servers[server].is_up = false;
@@ -125,6 +184,7 @@ impl World {
             Deed::StoreFaults(_)
             | Deed::StoreClock(_)
             | Deed::FailOver
+            | Deed::Reboot(_)
             | Deed::BreakLinks(_)
             | Deed::Crash(_)
             | Deed::Restart(_)
@@ -153,6 +213,7 @@ impl World {
                 self.plan(over_at, Deed::Reconnect(server));
             }
             Blow::FailOver => self.carry_out(Deed::FailOver),
+            Blow::Withdraw => self.carry_out(Deed::Withdraw),
         }
     }
 

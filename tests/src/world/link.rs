@@ -6,8 +6,10 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::Bytes;
-use otter_protocol::{Answer, Handshake, Now, Outcome, Query, QueryId, Token};
+use otter_protocol::{Answer, Handshake, Now, Outcome, Query, QueryId, Report, Token};
 
+use super::Moment;
+use super::budget::Cost;
 use crate::tls::{Client, End};
 use crate::{Clock, Desk, Line, Pipe, Random, Read, Watched};
 
@@ -17,6 +19,10 @@ pub(super) struct Link {
     pub(super) server: usize,
     /// Has the actor not closed it yet?
     pub(super) is_held: bool,
+    /// The actor is gone without a word: nobody says that it ended, and nobody reads.
+    is_left: bool,
+    /// The actor says nothing more, once all that it said is on its way.
+    is_said: bool,
     watched: Watched,
     /// Has the driver not dropped it yet?
     is_served: bool,
@@ -32,8 +38,11 @@ pub(super) struct Link {
     sent: Vec<u8>,
     /// Tokens that were presented on it.
     presented: Vec<Token>,
-    /// A claim was asked.
-    has_claimed: bool,
+    /// What just happened on it.
+    moments: Vec<Moment>,
+    /// Of the request under way.
+    cost: Cost,
+    reports_seen: usize,
 }
 
 /// The ticket of a query: whose it is, and which.
@@ -59,6 +68,8 @@ impl Link {
             actor,
             server,
             is_held: true,
+            is_left: false,
+            is_said: false,
             watched,
             is_served: true,
             up,
@@ -69,7 +80,9 @@ impl Link {
             is_up_over: false,
             sent: Vec::new(),
             presented: Vec::new(),
-            has_claimed: false,
+            moments: Vec::new(),
+            cost: Cost::default(),
+            reports_seen: 0,
         }
     }
 
@@ -133,6 +146,27 @@ impl Link {
         if self.down.readable() > 0 { self.up.reset(at) } else { self.up.end(at) }
     }
 
+    /// The actor ends its sending side.
+    pub(super) fn end(&mut self, at: Duration) {
+        if let Some(client) = &mut self.client {
+            client.say_end();
+            self.unsaid.push_back(client.take_wire());
+        }
+        self.is_said = true;
+        self.write_up(at);
+    }
+
+    /// The actor lost its power, or does not care.
+    pub(super) fn leave(&mut self) {
+        (self.is_held, self.is_left) = (false, true);
+        self.unsaid.clear();
+    }
+
+    /// How many segments were lost on it.
+    pub(super) fn lost(&self) -> u64 {
+        self.up.lost() + self.down.lost()
+    }
+
     /// The server is gone, and all it knew with it. Was an answer due?
     pub(super) fn crash(&mut self, at: Duration) -> bool {
         let was_busy = self.is_served && self.watched.is_busy();
@@ -152,6 +186,7 @@ impl Link {
 
     pub(super) fn answer(&mut self, now: Now, id: QueryId, answer: Answer<Bytes>) {
         if self.is_served {
+            self.moments.push(Moment::Answer);
             self.watched.answer(now, id, answer);
         }
     }
@@ -196,9 +231,16 @@ impl Link {
         mem::take(&mut self.presented)
     }
 
-    /// Was a claim asked since this was asked last?
-    pub(super) fn take_claimed(&mut self) -> bool {
-        mem::take(&mut self.has_claimed)
+    /// What happened since this was asked last.
+    pub(super) fn take_moments(&mut self) -> Vec<Moment> {
+        mem::take(&mut self.moments)
+    }
+
+    /// The requests that ended since this was asked last, each with what it cost.
+    pub(super) fn take_bills(&mut self) -> Vec<(Report, Cost)> {
+        let ended = &self.watched.reports()[self.reports_seen..];
+        self.reports_seen += ended.len();
+        ended.iter().map(|report| (*report, mem::take(&mut self.cost))).collect()
     }
 
     /// What became of its requests.
@@ -225,7 +267,7 @@ impl Link {
         self.up.arrive(at);
         self.down.arrive(at);
         self.write_up(at);
-        if !self.is_held && self.down.readable() > 0 {
+        if !self.is_held && !self.is_left && self.down.readable() > 0 {
             // Bytes that arrive at a closed socket are answered with a reset.
             self.down.read(usize::MAX);
             self.up.reset(at);
@@ -233,7 +275,7 @@ impl Link {
         if !self.is_served {
             return self.serve_nobody(at);
         }
-        let asked = self.ask(at, id, desk);
+        let asked = self.ask(at, id, desk, random);
         let wrote = self.write(clock.now(), at);
         let read = self.read_up(clock.now(), random);
         let timed_out = self.time_out(clock);
@@ -260,6 +302,9 @@ impl Link {
             }
             self.unsaid.pop_front();
         }
+        if self.is_said && self.unsaid.is_empty() {
+            self.up.end(at);
+        }
     }
 
     fn serve_nobody(&mut self, at: Duration) -> bool {
@@ -272,13 +317,20 @@ impl Link {
         }
     }
 
-    fn ask(&mut self, at: Duration, id: u64, desk: &mut Desk) -> bool {
+    fn ask(&mut self, at: Duration, id: u64, desk: &mut Desk, random: &mut Random) -> bool {
         let Some((query_id, query)) = self.watched.query() else { return false };
         if let Query::Redeem { token } = query {
             self.presented.push(token);
         }
-        self.has_claimed |= matches!(query, Query::Claim { .. });
-        desk.submit(at, self.server, ticket(id, query_id), query);
+        self.cost.add(&query);
+        self.moments.extend(match query {
+            Query::Start { .. } => Some(Moment::Start),
+            Query::Record(_) => Some(Moment::Record),
+            Query::Claim { .. } => Some(Moment::Claim),
+            Query::Identify(_) | Query::Fetch { .. } | Query::Redeem { .. } => None,
+            Query::Push { .. } => None,
+        });
+        desk.submit_by(random.fork(), at, self.server, ticket(id, query_id), query);
         true
     }
 

@@ -62,7 +62,7 @@ impl World {
         let tls = Arc::clone(&veil.servers[server].0);
         let watched = Watched::tls(Arc::clone(&self.config), tls, clock.now());
         let line = self.actors[actor].line();
-        let mut link = Link::new(actor, server, watched, line, &mut self.random);
+        let mut link = Link::new(actor, server, watched, line, &mut self.dice[actor]);
         link.say(clock.at(), &Hello::esp8266_probe(1).bytes());
         link.is_held = false;
         self.links_made += 1;
