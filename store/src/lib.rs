@@ -116,6 +116,9 @@ mod depot;
 mod embedded;
 mod error;
 mod image;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod images;
 mod job;
 mod ledger;
