@@ -91,11 +91,8 @@ impl Said {
     }
 
     fn learn(&mut self, answer: &Value) {
-        let slots = [
-            ("release", &mut self.release),
-            ("hash", &mut self.key),
-            ("ott", &mut self.token),
-        ];
+        let slots =
+            [("release", &mut self.release), ("hash", &mut self.key), ("ott", &mut self.token)];
         for (name, slot) in slots {
             if let Some(text) = answer[name].as_str() {
                 *slot = text.to_owned();

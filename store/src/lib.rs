@@ -115,10 +115,10 @@ mod copy;
 mod depot;
 mod embedded;
 mod error;
-mod image;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod image;
 mod images;
 mod job;
 mod ledger;

@@ -31,8 +31,7 @@ pub fn json(bytes: &[u8]) {
 }
 
 fn accepts(text: &[u8], depth: usize) -> bool {
-    Reader::new(text, depth)
-        .is_ok_and(|mut reader| reader.value().is_ok() && reader.end().is_ok())
+    Reader::new(text, depth).is_ok_and(|mut reader| reader.value().is_ok() && reader.end().is_ok())
 }
 
 /// How deeply a valid text is nested.

@@ -49,8 +49,16 @@ pub fn redis_seeds() -> Vec<Vec<u8>> {
     );
     let keys = format!(r#"[{{"hash":"{hash}","alias":"a","created":7}},{{"key":"{hash}"}}]"#);
     let device = [
-        Some(owner), Some("5ccf7f3d8f2a"), Some("dev1"), Some("arduino:esp8266"), Some("1.0.0"),
-        None, Some("1"), Some("0"), Some("123"), Some("1795478791"),
+        Some(owner),
+        Some("5ccf7f3d8f2a"),
+        Some("dev1"),
+        Some("arduino:esp8266"),
+        Some("1.0.0"),
+        None,
+        Some("1"),
+        Some("0"),
+        Some("123"),
+        Some("1795478791"),
         Some("07070707-0707-0707-0707-070707070707 1 0 9"),
     ];
     let state = [&[Some("s1")][..], &device].concat();

@@ -29,9 +29,10 @@ fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
 /// Every sample, and some that two readers could read differently.
 fn requests() -> Vec<Vec<u8>> {
     let mut requests: Vec<_> = all().iter().map(|sample| sample.bytes.clone()).collect();
-    requests.extend(ODD.iter().map(|odd| {
-        format!("POST /device/register HTTP/1.1\r\nHost: a\r\n{odd}").into_bytes()
-    }));
+    requests.extend(
+        ODD.iter()
+            .map(|odd| format!("POST /device/register HTTP/1.1\r\nHost: a\r\n{odd}").into_bytes()),
+    );
     requests.extend(texts(LINES));
     requests
 }
@@ -82,7 +83,8 @@ fn tunnels() -> Vec<Vec<u8>> {
             seeds.push(vec![2 | version, which, 0, 0, 0, 0, 1, 0, 9, 1, 0, 0, 0, 0]);
             seeds.push(vec![4 | version, 3, which, 7, 6, 16, 0, 7, 15]);
         }
-        seeds.push([&[4 | version, 4, 0, 8][..], b"GET / HTTP", &[2, 21 << 3, 0, 2, 1, 0]].concat());
+        seeds
+            .push([&[4 | version, 4, 0, 8][..], b"GET / HTTP", &[2, 21 << 3, 0, 2, 1, 0]].concat());
         seeds.push(vec![4 | version, 2 | 21 << 3, 0, 2, 1, 0, 7]);
         seeds.push(vec![4 | version, 2 | 22 << 3, 0, 5, 24, 0, 0, 1, 1, 7]);
     }
