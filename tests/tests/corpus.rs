@@ -63,6 +63,46 @@ fn redis_answers() {
     fuzz::replay("redis_answers", otter_store::fuzzing::redis_answers, 2 * MUTATIONS);
 }
 
+/// docs/fuzzing.md, "Where readers part": each row, by an example.
+#[test]
+fn where_readers_part_a_class_says_why() {
+    use fuzz::Class::{
+        Authority, Chunk, Coding, CodingAndLength, Credential, Expectation, Host, Length, Limit,
+        LineEnd, Octet, Target,
+    };
+    let post = |rest: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{rest}");
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let many = format!("Content-Length: 20000\r\n\r\n{}", "x".repeat(20_000));
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (text, class) in [
+        (post("\r\n"), None),
+        (post("A: b\n\r\n"), Some(LineEnd)),
+        ("GET / HTTP/1.1\nHost: a\n\n".to_owned(), Some(LineEnd)),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), None),
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), None),
+        (get("/a#b"), Some(Target)),
+        (get("ftp://a/"), Some(Target)),
+        (get("*"), Some(Target)),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), Some(Host)),
+        (post("Host: a\r\n\r\n"), Some(Host)),
+        (post("A : b\r\n\r\n"), None),
+        (post("A: b\r\n c\r\n\r\n"), None),
+        (post("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), Some(Coding)),
+        (post(&format!("{chunked}Content-Length: 3\r\n\r\n0\r\n\r\n")), Some(CodingAndLength)),
+        (post("Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}"), Some(Length)),
+        (post("Content-Length: 00000000000000000002\r\n\r\n{}"), Some(Length)),
+        (post(&format!("{chunked}\r\n2;=\r\n{{}}\r\n0\r\n\r\n")), Some(Chunk)),
+        (post(&format!("{chunked}\r\n2 \r\n{{}}\r\n0\r\n\r\n")), Some(Chunk)),
+        (post("Expect: b\r\n\r\n"), Some(Expectation)),
+        (post("Authentication: b\r\nAuthentication: b\r\n\r\n"), Some(Credential)),
+        (post(&many), Some(Limit)),
+        (get("/<"), Some(Octet)),
+        (get("http://[/"), Some(Authority)),
+    ] {
+        assert_eq!(fuzz::compare(text.as_bytes()), class, "{text:?}");
+    }
+}
+
 /// A corpus is small, and every target has one.
 #[test]
 fn corpora_are_small_and_belong_to_targets() {
