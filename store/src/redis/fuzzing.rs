@@ -44,7 +44,8 @@ pub fn redis_seeds() -> Vec<Vec<u8>> {
     let id = "5ccf7fee-1337-4000-8000-00000000ab01";
     let hash = "88eb20839c1d8bf43819818b75a25cef3244c28e77817386b7b73b043193cef4";
     let release = format!(
-        r#"1 1795478791 0 {{"version":"1.2.0","platform":"arduino","env_hash":null,"sha256":"{hash}","md5":"{}","size":9000,"bundle":false,"device":"{id}","source":"b1"}}"#,
+        r#"1 1795478791 0 {{"version":"1.2.0","platform":"arduino","env_hash":null,
+        "sha256":"{hash}","md5":"{}","size":9000,"bundle":false,"device":"{id}","source":"b1"}}"#,
         &hash[..32]
     );
     let keys = format!(r#"[{{"hash":"{hash}","alias":"a","created":7}},{{"key":"{hash}"}}]"#);

@@ -102,7 +102,8 @@ const ODD: &[&str] = &[
     "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
-    "Transfer-Encoding: chunked\r\n\r\n2;a=\"b\\\"c\" ;d\r\n{}\r\n0\r\nA: b\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n2;a=\"b\\\"c\" ;d\r\n{}\r\n0\r\nA: b\r\n\r\n\
+     GET / HTTP/1.1\r\n\r\n",
     "Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n",
     "Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
     "Transfer-Encoding: chunked\r\n\r\n2 \r\n{}\r\n0\r\n\r\n",
@@ -140,8 +141,7 @@ const JSON: &[&str] = &[
     " {\"a\" : [1,-0.5e+7,true,false,null,{\"b\":\"\\u00e9\\ud83d\\ude00\"}] }\r\n",
     "\"\u{e9}\\n\\\"\\\\\\/\\b\\f\\r\\t\"",
     "{\"a\":1,\"a\":2}",
-    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]\
-     ]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
+    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
     "1e999",
     "\"\\ud800\"",
 ];
