@@ -96,6 +96,7 @@ fn where_readers_part_a_class_says_why() {
         (post("Expect: b\r\n\r\n"), Some(Expectation)),
         (post("Authentication: b\r\nAuthentication: b\r\n\r\n"), Some(Credential)),
         (post(&many), Some(Limit)),
+        (post(&format!("{chunked}\r\n0\r\n{}\r\n", "A: b\r\n".repeat(101))), Some(Limit)),
         (get("/<"), Some(Octet)),
         (get("http://[/"), Some(Authority)),
     ] {

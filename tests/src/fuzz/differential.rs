@@ -111,6 +111,10 @@ fn stricter(bytes: &[u8], ours: &Taken) -> Option<Class> {
     if ours.path.iter().chain(query).any(|byte| b"<>`^|\\{}\"".contains(byte)) {
         return Some(Class::Octet);
     }
+    let lines = bytes[..ours.end].iter().filter(|byte| **byte == b'\n').count();
+    if ours.is_chunked && lines > TRAILERS_MAX {
+        return Some(Class::Limit);
+    }
     (!target.starts_with(b"/")).then_some(Class::Authority)
 }
 
@@ -128,3 +132,6 @@ fn check_httparse(bytes: &[u8], ours: &Taken) {
         other => panic!("httparse does not take what we take: {other:?}"),
     }
 }
+
+/// hyper takes so many fields behind a chunked body; the core counts their bytes.
+const TRAILERS_MAX: usize = 100;

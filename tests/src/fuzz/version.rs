@@ -45,7 +45,14 @@ pub fn version(bytes: &[u8]) {
             assert_ne!(back, Verdict::Update, "each for the other: {offered:?}, {installed:?}");
         }
         Ordering::Less => assert_ne!(verdict, Verdict::Update, "{offered:?} for {installed:?}"),
-        Ordering::Equal => assert_eq!(verdict, back, "equal and not alike"),
+        // docs/wire.md 5: two environments that are known, and not the library's default.
+        Ordering::Equal => {
+            let is_known = !offered_hash.is_empty() && !installed_hash.is_empty();
+            let is_own = !installed_hash.starts_with("cafebabe");
+            let is_other = is_known && is_own && offered_hash != installed_hash;
+            assert_eq!(verdict, back, "equal and not alike");
+            assert_eq!(verdict == Verdict::Update, is_other && supports(platform));
+        }
     }
 }
 
