@@ -23,6 +23,8 @@ mod deploy;
 mod devices;
 mod failure;
 mod first_run;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod images;
 mod import;
 mod limits;

@@ -120,6 +120,9 @@ pub mod config;
 pub mod connection;
 mod digits;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod id;
 mod json;

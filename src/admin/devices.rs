@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use otter_protocol::Alias;
 use otter_store::{DeviceChange, DeviceFilter, DeviceRow};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::releases::is_update;
-use super::{Admin, Params, Wanted, ask, device_from, no_device, owner_from};
+use super::{Admin, Named, Params, Wanted, ask, device_from, no_device, owner_from};
 use crate::failure::Failure;
 use crate::shapes::{DeviceEntry, DeviceWanted, NewestEntry, OfferedEntry};
 
@@ -38,7 +38,7 @@ pub(super) async fn list(
 
 pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
-    Path(udid): Path<String>,
+    Named(udid): Named,
 ) -> Result<Json<DeviceEntry>, Failure> {
     let device = device_from(&udid)?;
     let row = ask(&admin, move |admin| Ok(admin.operator.device(device)?)).await?;
@@ -47,7 +47,7 @@ pub(super) async fn show(
 
 pub(super) async fn set(
     State(admin): State<Arc<Admin>>,
-    Path(udid): Path<String>,
+    Named(udid): Named,
     Wanted(wanted): Wanted<DeviceWanted>,
 ) -> Result<Json<DeviceEntry>, Failure> {
     let device = device_from(&udid)?;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use otter_protocol::id::bytes_from_hex;
 use otter_store::{KeyRow, OperatorError};
 use serde::Deserialize;
 
-use super::{Admin, Params, Wanted, ask, hex, owner_from};
+use super::{Admin, Named, Params, Wanted, ask, hex, owner_from};
 use crate::failure::Failure;
 use crate::shapes::{KeyCreated, KeyEntry, KeyWanted, OwnerEntry, OwnerName, OwnerWanted};
 
@@ -72,7 +72,7 @@ pub(super) async fn create_key(
 
 pub(super) async fn revoke_key(
     State(admin): State<Arc<Admin>>,
-    Path(hash): Path<String>,
+    Named(hash): Named,
 ) -> Result<Json<KeyEntry>, Failure> {
     let Some(hash) = bytes_from_hex(hash.as_bytes()) else {
         return Err(Failure::usage("a key's hash is 64 lower-case hexadecimal digits"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use bytes::{Buf, Bytes};
@@ -16,7 +16,7 @@ use otter_store::{NewRelease, ReleaseRow, Target};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{Admin, Params, ask, device_from, hex, no_device, owner_from};
+use super::{Admin, Named, Params, ask, device_from, hex, no_device, owner_from};
 use crate::bundle;
 use crate::failure::Failure;
 use crate::shapes::{Published, ReleaseEntry, ReleaseWanted};
@@ -67,7 +67,7 @@ pub(super) async fn publish(
 
 pub(super) async fn withdraw(
     State(admin): State<Arc<Admin>>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<ReleaseEntry>, Failure> {
     let Some(release) = ReleaseId::parse(&id) else {
         return Err(Failure::usage("a release id is 36 characters, hexadecimal as 8-4-4-4-12"));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use otter_protocol::{Grant, Token};
 
-use super::{Admin, Wanted, ask, device_from};
+use super::{Admin, Named, Wanted, ask, device_from};
 use crate::failure::Failure;
 use crate::shapes::{TokenIssued, TokenWanted, TokensRevoked};
 
@@ -34,7 +34,7 @@ pub(super) async fn issue(
 
 pub(super) async fn revoke(
     State(admin): State<Arc<Admin>>,
-    Path(ott): Path<String>,
+    Named(ott): Named,
 ) -> Result<Json<TokensRevoked>, Failure> {
     let Some(token) = Token::parse(ott.as_bytes()) else {
         return Err(Failure::usage("a token is 64 lower-case hexadecimal digits"));
@@ -45,7 +45,7 @@ pub(super) async fn revoke(
 
 pub(super) async fn revoke_all(
     State(admin): State<Arc<Admin>>,
-    Path(udid): Path<String>,
+    Named(udid): Named,
 ) -> Result<Json<TokensRevoked>, Failure> {
     let device = device_from(&udid)?;
     let revoked = ask(&admin, move |admin| Ok(admin.operator.revoke_tokens(device)?)).await?;

@@ -115,6 +115,9 @@ mod copy;
 mod depot;
 mod embedded;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod images;
 mod inbox;

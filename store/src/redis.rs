@@ -40,6 +40,8 @@ mod connect;
 mod copy;
 mod desk;
 mod device;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod identify;
 mod keys;
 mod library;

@@ -15,6 +15,7 @@
 //! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
 //! | load real servers at a steady rate, and judge every answer | [`load`] |
 //! | let a client and a server of rustls shake hands in memory | [`handshake`] |
+//! | try anything with any bytes | [`fuzz`], and docs/fuzzing.md |
 //! | see why a token ends when it does | [`TokenModel`], and `tests/tests/token_model.rs` |
 //! | understand what a device library does to an answer | [`device`], and docs/wire.md 2 |
 //!
@@ -33,6 +34,7 @@ pub mod clock;
 pub mod device;
 pub mod exchange;
 pub mod fleet;
+pub mod fuzz;
 pub mod handshake;
 pub mod image;
 pub mod laws;

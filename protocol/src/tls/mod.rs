@@ -5,7 +5,7 @@
 //! is not whole yet; of what is to be sent, one batch of sealed records until the socket has taken
 //! it. An idle connection has no buffer.
 
-mod hello;
+pub(crate) mod hello;
 
 use std::sync::Arc;
 

@@ -218,7 +218,7 @@ pub(super) fn release_value(place: u64, row: &ReleaseRow) -> String {
 }
 
 /// A release with its place among the owner's.
-fn release_from(id: ReleaseId, value: &str) -> Option<(u64, Release)> {
+pub(super) fn release_from(id: ReleaseId, value: &str) -> Option<(u64, Release)> {
     let mut parts = value.splitn(4, ' ');
     let mut number = || parts.next()?.parse::<u64>().ok();
     let (place, published, withdrawn) = (number()?, number()?, number()?);

@@ -255,7 +255,11 @@ fn token_ops(token: &TokenCopy, ops: &mut Vec<Op>) {
     ops.push(op.arg(hash).arg(record));
 }
 
-fn token_from(device: DeviceId, owner: OwnerId, reply: &mut Reply) -> Result<TokenCopy, Trouble> {
+pub(super) fn token_from(
+    device: DeviceId,
+    owner: OwnerId,
+    reply: &mut Reply,
+) -> Result<TokenCopy, Trouble> {
     let hash = reply.parsed(|text| otter_protocol::id::bytes_from_hex(text.as_bytes()))?;
     reply.parsed(|text| {
         let mut parts = text.split(' ');
