@@ -16,7 +16,7 @@ use crate::{Exchange, Sample, Scene, samples};
 /// nothing panics or hangs, [`Watched`](crate::Watched) finds no law broken, the connection closes
 /// in the end, and the same calls once more give the same outputs.
 ///
-/// The bytes are calls: see [`OPS`].
+/// The bytes are calls: see `OPS`.
 ///
 /// # Panics
 /// If that is not so.
