@@ -52,7 +52,7 @@ fn levels(text: &[u8]) -> usize {
 }
 
 /// The whole value, built from what the reader shows.
-fn read(text: &[u8]) -> Option<Model> {
+pub(crate) fn read(text: &[u8]) -> Option<Model> {
     let mut reader = Reader::new(text, Reader::DEPTH_MAX).ok()?;
     let value = if reader.starts_object() {
         let mut map = serde_json::Map::new();

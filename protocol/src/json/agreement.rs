@@ -5,8 +5,14 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value as Model;
 
-use super::tests::accepts;
-use super::*;
+use super::{Reader, Value};
+use model::{json, read};
+
+/// What a fuzz target tries with any bytes is tried here with texts that are nearly JSON.
+#[path = "../fuzzing/json.rs"]
+#[allow(clippy::duplicate_mod, reason = "with the feature `fuzzing` it stands there as well")]
+#[expect(unreachable_pub, reason = "it is public where the feature `fuzzing` is on")]
+mod model;
 
 proptest! {
     #[test]
@@ -32,22 +38,22 @@ proptest! {
         let at = at.index(text.len());
         let end = text.len().min(at + cut);
         text.splice(at..end, damage.bytes());
-        agree(&text)?;
+        json(&text);
     }
 
     #[test]
     fn agrees_with_serde_json_on_tokens(tokens in vec(select(TOKENS), 0..16)) {
-        agree(tokens.concat().as_bytes())?;
+        json(tokens.concat().as_bytes());
     }
 
     #[test]
     fn agrees_with_serde_json_on_strings(pieces in vec(select(CHARACTERS), 0..12)) {
-        agree(format!("\"{}\"", pieces.concat()).as_bytes())?;
+        json(format!("\"{}\"", pieces.concat()).as_bytes());
     }
 
     #[test]
     fn agrees_with_serde_json_on_bytes(bytes in vec(any::<u8>(), 0..40), quoted in any::<bool>()) {
-        agree(&if quoted { [b"\"", &bytes[..], b"\""].concat() } else { bytes })?;
+        json(&if quoted { [b"\"", &bytes[..], b"\""].concat() } else { bytes });
     }
 
     #[test]
@@ -110,68 +116,5 @@ fn model() -> impl Strategy<Value = Model> {
             btree_map(any::<String>(), inner, 0..6)
                 .prop_map(|map| map.into_iter().collect::<serde_json::Map<_, _>>().into()),
         ]
-    })
-}
-
-/// The same verdict as serde_json's, but for the depth, and the same value.
-fn agree(text: &[u8]) -> Result<(), TestCaseError> {
-    let model = match serde_json::from_slice::<Model>(text) {
-        // It looks at the size of numbers, which is no matter of grammar.
-        Err(error) if error.to_string().starts_with("number out of range") => return Ok(()),
-        model => model.ok(),
-    };
-    for depth in 0..4 {
-        let fits = model.is_some() && levels(text) <= depth;
-        prop_assert_eq!(accepts(text, depth), fits, "depth {}", depth);
-    }
-    prop_assert_eq!(accepts(text, Reader::DEPTH_MAX), model.is_some());
-    prop_assert_eq!(read(text), model);
-    Ok(())
-}
-
-/// How deeply a valid text is nested.
-fn levels(text: &[u8]) -> usize {
-    let (mut level, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = quoted,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => level += 1,
-            b'}' | b']' if !quoted => level = level.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(level);
-    }
-    deepest
-}
-
-/// The whole value, built from what the reader shows.
-fn read(text: &[u8]) -> Option<Model> {
-    let mut reader = Reader::new(text, Reader::DEPTH_MAX).ok()?;
-    let value = if reader.starts_object() {
-        let mut map = serde_json::Map::new();
-        reader
-            .members(|reader, key| {
-                let value = reader.value()?;
-                map.insert(key.decode().into_owned(), build(value).ok_or(Invalid)?);
-                Ok(())
-            })
-            .ok()?;
-        Model::Object(map)
-    } else {
-        build(reader.value().ok()?)?
-    };
-    reader.end().ok()?;
-    Some(value)
-}
-
-fn build(value: Value<'_>) -> Option<Model> {
-    Some(match value {
-        Value::Text(text) => Model::String(text.decode().into_owned()),
-        Value::Bool(text) => Model::Bool(text == b"true"),
-        Value::Null => Model::Null,
-        Value::Object(raw) => read(raw)?,
-        Value::Number(raw) | Value::Array(raw) => serde_json::from_slice(raw).ok()?,
     })
 }
