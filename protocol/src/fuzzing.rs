@@ -12,7 +12,7 @@ use rapidhash::v3::rapidhash_v3;
 
 use crate::Config;
 use crate::http::body::{Chunked, Progress};
-use crate::http::head::{self, Search};
+use crate::http::head::{self, grown};
 use crate::http::{Framing, Head, Method, Refused, Request, Selection};
 use crate::report::Refusal;
 use crate::tls::hello::{Hello, look};
@@ -241,22 +241,6 @@ fn check_head(head: &Head, bytes: &[u8], config: &Config) {
         }
     }
     assert_eq!(request.authentication(), request.header("authentication"));
-}
-
-/// The first verdict on a buffer that grows to each of `ends` in turn.
-fn grown(
-    bytes: &[u8],
-    ends: impl IntoIterator<Item = usize>,
-    config: &Config,
-) -> Result<Option<Head>, Refused> {
-    let mut search = Search::default();
-    for end in ends {
-        match search.parse(&bytes[..end], config) {
-            Ok(None) => {}
-            decided => return decided,
-        }
-    }
-    Ok(None)
 }
 
 /// A body, and what follows it.

@@ -14,6 +14,7 @@
 //! | speak TLS to a connection, or send what no TLS library would | [`tls`] |
 //! | start a real Redis, a cluster or sentinels, and break them | [`redis`] |
 //! | load real servers at a steady rate, and judge every answer | [`load`] |
+//! | know what a connection may own | [`bounds`], and docs/proof.md |
 //! | let a client and a server of rustls shake hands in memory | [`handshake`] |
 //! | try anything with any bytes | [`fuzz`], and docs/fuzzing.md |
 //! | see why a token ends when it does | [`TokenModel`], and `tests/tests/token_model.rs` |
@@ -29,6 +30,7 @@
 //! small; `tests/simulate --hours 8` tries new seeds.
 #![forbid(unsafe_code)]
 
+pub mod bounds;
 pub mod check_in;
 pub mod clock;
 pub mod device;

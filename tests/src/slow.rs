@@ -5,13 +5,12 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
-};
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
+
+use crate::tls::Trusting;
 
 /// By what a client comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +79,26 @@ impl Way {
 }
 
 impl Slow {
+    /// Most bytes of HTTP or of a hello with which a connection begins.
+    pub const BEGINNING_BYTES_MAX: usize = 80;
+
     /// None yet. `token` is for [`Manner::Read`].
     #[must_use]
     pub fn new(server: SocketAddr, way: Way, manner: Manner, token: &str) -> Self {
         let (token, held) = (token.to_owned(), Vec::new());
         Self { server, way, manner, token, wanted: 0, held, ended: 0, made: 0 }
+    }
+
+    /// Makes anew what has ended.
+    ///
+    /// # Errors
+    /// What the system or TLS said.
+    pub fn renew(&mut self) -> io::Result<()> {
+        // Reading is what ends those that read; they are asked only when they are to.
+        if self.manner != Manner::Read {
+            self.keep(Stream::listen);
+        }
+        self.hold(self.wanted)
     }
 
     /// Makes connections until so many are held.
@@ -102,8 +116,13 @@ impl Slow {
 
     /// Some more on each connection. Those that ended are gone.
     pub fn trickle(&mut self) {
-        let (manner, before) = (self.manner, self.held.len());
-        self.held.retain_mut(|stream| stream.trickle(manner).is_ok());
+        let manner = self.manner;
+        self.keep(|stream| stream.trickle(manner));
+    }
+
+    fn keep(&mut self, mut lives: impl FnMut(&mut Stream) -> io::Result<()>) {
+        let before = self.held.len();
+        self.held.retain_mut(|stream| lives(stream).is_ok());
         self.ended += (before - self.held.len()) as u64;
     }
 
@@ -162,17 +181,23 @@ impl Stream {
                 _ => Ok(()),
             }
         } else {
-            self.socket().set_nonblocking(true)?;
-            // What came is an answer to half a request, and so the end.
-            let heard = self.socket().peek(&mut [0; 1]);
-            self.socket().set_nonblocking(false)?;
-            match heard {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.say(b"x"),
-                // Tickets of TLS 1.3 come by themselves.
-                Ok(_) if matches!(self, Self::Tls(_)) && self.drain()? => self.say(b"x"),
-                Ok(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-                Err(error) => Err(error),
-            }
+            self.listen()?;
+            self.say(b"x")
+        }
+    }
+
+    /// Fails if the connection has ended, as far as that was heard.
+    fn listen(&mut self) -> io::Result<()> {
+        self.socket().set_nonblocking(true)?;
+        let heard = self.socket().peek(&mut [0; 1]);
+        self.socket().set_nonblocking(false)?;
+        match heard {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+            // Tickets of TLS 1.3 come by themselves.
+            Ok(_) if matches!(self, Self::Tls(_)) && self.drain()? => Ok(()),
+            // An answer to half a request, or none, and so the end.
+            Ok(_) => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
@@ -233,9 +258,9 @@ fn trusting() -> Arc<ClientConfig> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = ClientConfig::builder_with_provider(provider);
         let builder = builder.with_safe_default_protocol_versions().expect("versions of rustls");
-        let verifier = Arc::new(Trusting(provider));
+        let verifier = Arc::new(Trusting::new(None));
         let config = builder.dangerous().with_custom_certificate_verifier(verifier);
         Arc::new(config.with_no_client_auth())
     });
@@ -244,43 +269,3 @@ fn trusting() -> Arc<ClientConfig> {
 
 /// More than a server demands of who reads that much every five seconds (docs/wire.md 1.0).
 const READ_BYTES: usize = 1536;
-
-#[derive(Debug)]
-struct Trusting(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}

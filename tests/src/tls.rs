@@ -12,6 +12,7 @@ mod records;
 mod sealer;
 mod session;
 mod terms;
+mod trusting;
 
 pub use beneath::{Beneath, Difference};
 pub use client::{Client, End};
@@ -20,3 +21,4 @@ pub use records::{APPLICATION, Alert, HANDSHAKE, HEADER_BYTES, Record, records};
 pub use sealer::Sealer;
 pub use session::Session;
 pub use terms::{Key, Terms, Time, V1_2, V1_3, suites};
+pub use trusting::Trusting;

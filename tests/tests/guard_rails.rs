@@ -180,6 +180,31 @@ fn a_failure_that_is_repeated_writes_nothing_and_counts_once() {
     assert_eq!(fleet.guard(), guard);
 }
 
+/// So it is when the store comes and goes meanwhile: the loop reports what it met by turns, a dead
+/// token and a 503.
+#[test]
+fn failures_that_take_turns_write_nothing_either() {
+    let turns = ["File Not Found (404)", "Wrong HTTP Code", "HTTP error: connection refused"];
+    for volatile in [false, true] {
+        let fields = |turn: usize| {
+            let fields = registration().text("status", turns[turn % turns.len()]);
+            if volatile { fields.text("rssi", &format!("-{}", 40 + turn)) } else { fields }
+        };
+        let mut fleet = Fleet::new();
+        assert_eq!(fleet.outcome(&registration()), Outcome::Offered);
+        assert_eq!(fleet.outcome(&fields(0)), Outcome::HeldBack);
+        for turn in 1..60 {
+            fleet.exchange.advance(Duration::from_secs(5));
+            assert_eq!(fleet.check_in(&fields(turn)).kinds(), ["Identify"], "turn {turn}");
+        }
+        let kept = fleet.check_in(&registration().text("status", "rebooting"));
+        assert_eq!(kept.kinds(), ["Identify", "Record"], "another status is something new");
+        fleet.exchange.advance(Duration::from_secs(5));
+        let kept = fleet.check_in(&fields(1));
+        assert_eq!(kept.kinds(), ["Identify", "Record"], "and so is a failure after it");
+    }
+}
+
 /// The libraries never clear the address of a failed download: with a dead token they report the
 /// same failure until they are offered a fresh one, so the back-off must end for them as well.
 #[test]

@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use otter_protocol::{Config, Connection, Now, Query, QueryId};
+use otter_tests::bounds::{
+    ANSWER, BATCH, EXCHANGE, GIVEN_BACK, PLAN, RECORD, SPARE_BUFFERS, SPARE_EXCHANGE,
+    SPARE_EXCHANGES, STREAM, TLS_IDLE, TLS_OVER, TLS_SHAKING,
+};
 use otter_tests::scene::{KEY, Redeemable, registration};
 use otter_tests::tls::{Client, Hello, Key, Terms, V1_2, V1_3};
 use otter_tests::{Clock, Draft, ModelStore, Request, Scene, samples};
@@ -16,35 +20,6 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
-
-// The terms of docs/proof.md, "Bounds".
-
-/// E: an exchange without its buffers.
-const EXCHANGE: usize = 768;
-/// P: what a plan and a query hold beside texts of the request.
-const PLAN: usize = 256;
-/// O: head and JSON of an answer.
-const ANSWER: usize = 1024;
-/// S: an image on its way, beside the image.
-const STREAM: usize = 128;
-/// G: what a request needed is given back beyond this.
-const GIVEN_BACK: usize = 4096;
-/// H: TLS between requests.
-const TLS_IDLE: usize = 3712;
-/// K: TLS while it shakes hands.
-const TLS_SHAKING: usize = 4608;
-/// TLS that has not begun, or has nothing more to say.
-const TLS_OVER: usize = 256;
-/// R: a record that is not whole, in a buffer that grew.
-const RECORD: usize = 2 * 18_437;
-/// B: one batch of sealed records.
-const BATCH: usize = 17 * 1024;
-
-/// N: spare exchanges of a thread, and what each buffer of one keeps.
-const SPARE_EXCHANGES: usize = 64;
-const SPARE_EXCHANGE: usize = 1024;
-/// M: spare buffers of a thread, each for one batch.
-const SPARE_BUFFERS: usize = 16;
 
 /// Most bytes that a driver reads at once.
 const READ: usize = 65_536;

@@ -195,7 +195,7 @@ fn choose(
         return (OK, None);
     }
     let aftermath = Aftermath {
-        failed: plan.status.text(context.scratch).is_some_and(guard::tells_failure),
+        failed: guard::tells_failure(plan.status.bytes(&context.scratch.text)),
         other_version: reported.is_some() && reported != device.version.as_deref(),
     };
     let unix = context.now.unix;

@@ -57,11 +57,17 @@ pub(crate) fn advise(
     Advice::Offer(Offered { times: state.times + 1, quiet_until: 0, ..state })
 }
 
-/// Is this status the error text of a core's HTTP updater, as the libraries pass it on?
-pub(crate) fn tells_failure(status: &str) -> bool {
-    FAILURES.iter().any(|failure| {
-        status.get(..failure.len()).is_some_and(|start| start.eq_ignore_ascii_case(failure))
-    })
+/// Is this status, as it was sent, the error text of a core's HTTP updater, which the libraries pass
+/// on?
+#[inline]
+pub(crate) fn tells_failure(status: &[u8]) -> bool {
+    // Each check-in is asked, and few begin with any of those letters.
+    let may_tell = status.first().is_some_and(|first| FAILURE_INITIALS >> (first % 32) & 1 == 1);
+    may_tell && FAILURES.iter().any(|failure| begins_with(status, failure.as_bytes()))
+}
+
+fn begins_with(status: &[u8], failure: &[u8]) -> bool {
+    status.get(..failure.len()).is_some_and(|start| start.eq_ignore_ascii_case(failure))
 }
 
 /// Do these libraries act on the `auto_update` of the last OK reply only? True for 2.x before 2.9
@@ -111,6 +117,16 @@ const FAILURES: [&str; 18] = [
     "flash read failed",
     "flash write failed",
 ];
+
+/// One bit for each letter that an error text begins with; the cases differ in a higher bit.
+const FAILURE_INITIALS: u32 = {
+    let (mut initials, mut at) = (0, 0);
+    while at < FAILURES.len() {
+        initials |= 1 << (FAILURES[at].as_bytes()[0] % 32);
+        at += 1;
+    }
+    initials
+};
 
 #[cfg(test)]
 mod tests {
@@ -169,10 +185,15 @@ mod tests {
             "Not Enough space",
             "HTTP error: connection refused",
         ] {
-            assert!(tells_failure(failure), "{failure}");
+            assert!(tells_failure(failure.as_bytes()), "{failure}");
         }
-        for fine in ["Registered", "OK", "", "connected", "\u{e9}\u{e9}"] {
-            assert!(!tells_failure(fine), "{fine}");
+        for failure in FAILURES {
+            for cased in [failure.to_owned(), failure.to_uppercase()] {
+                assert!(tells_failure(cased.as_bytes()), "{cased}");
+            }
+        }
+        for fine in ["Registered", "OK", "", "connected", "\u{e9}\u{e9}", "updated", "HTTP"] {
+            assert!(!tells_failure(fine.as_bytes()), "{fine}");
         }
     }
 

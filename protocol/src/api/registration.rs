@@ -6,6 +6,7 @@ use rapidhash::v3::rapidhash_v3;
 
 use crate::api::Scratch;
 use crate::api::fields::Field;
+use crate::api::guard::tells_failure;
 use crate::id::{Alias, Mac};
 use crate::json::{Invalid, Reader, Value};
 use crate::query::CheckIn;
@@ -55,17 +56,23 @@ impl<'a> Fields<'a> {
         &self.values[name as usize]
     }
 
-    /// Two check-ins with equal digests keep the same facts, but for the radio's moods: where
-    /// there are none in `body`, which these fields were read from, it is the body's own digest.
+    /// Two check-ins with equal digests keep the same facts, but for the radio's moods and the words
+    /// of a failed update: where there are none in `body`, which these fields were read from, it is
+    /// the body's own digest.
     pub(super) fn digest(&self, body: &[u8]) -> u64 {
         let is_absent = |name: Name| self.of(name).is_absent();
-        if Name::VOLATILE.into_iter().all(is_absent) {
+        let failed = self.of(Name::Status).text().is_some_and(|text| tells_failure(text.raw()));
+        if !failed && Name::VOLATILE.into_iter().all(is_absent) {
             return rapidhash_v3(body);
         }
         let lasting = Name::ALL.iter().filter(|name| !Name::VOLATILE.contains(name));
         lasting.fold(0_u64, |digest, name| {
-            let value = self.of(*name).text();
-            let value = value.map_or(*name as u64, |text| rapidhash_v3(text.raw()));
+            let value = match self.of(*name).text() {
+                // An updater in its loop finds other words in each turn (docs/simulation.md).
+                Some(_) if failed && *name == Name::Status => FAILED_DIGEST,
+                Some(text) => rapidhash_v3(text.raw()),
+                None => *name as u64,
+            };
             (digest.rotate_left(23) ^ value).wrapping_mul(DIGEST_FACTOR)
         })
     }
@@ -216,6 +223,8 @@ fn as_text(bytes: &[u8]) -> &str {
 
 /// Odd, and its bits look random: spreads each value over the whole digest.
 const DIGEST_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Stands for whatever a failed updater says.
+const FAILED_DIGEST: u64 = 0x5bd1_e995_c2b2_ae3d;
 /// Longest version, platform and environment hash that is taken, in bytes as they are sent: many
 /// times what libraries send, and little enough to be kept in memory for every device.
 const SHORT_BYTES_MAX: usize = 128;

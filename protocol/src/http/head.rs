@@ -298,6 +298,23 @@ pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// For tests: the first verdict on a buffer that grows to each of `ends` in turn.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn grown(
+    bytes: &[u8],
+    ends: impl IntoIterator<Item = usize>,
+    config: &Config,
+) -> Result<Option<Head>, Refused> {
+    let mut search = Search::default();
+    for end in ends {
+        match search.parse(&bytes[..end], config) {
+            Ok(None) => {}
+            decided => return decided,
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -617,21 +634,5 @@ mod tests {
 
     fn byte_by_byte(bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
         grown(bytes, 0..=bytes.len(), config)
-    }
-
-    /// The first answer to a buffer that grows to each of `ends` in turn.
-    fn grown(
-        bytes: &[u8],
-        ends: impl IntoIterator<Item = usize>,
-        config: &Config,
-    ) -> Result<Option<Head>, Refused> {
-        let mut search = Search::default();
-        for end in ends {
-            match search.parse(&bytes[..end], config) {
-                Ok(None) => {}
-                decided => return decided,
-            }
-        }
-        Ok(None)
     }
 }
