@@ -370,9 +370,9 @@ impl<S: Store<Image: Legible>> Worker<S> {
         self.meet(slot as u32, |_, _| {});
     }
 
-    /// Closes a connection whose end has come, or else an idle one: going round, the next one. An exact order of all, to close the
-    /// one that is idle for longest, would cost every connection 8 bytes, and every request an
-    /// update.
+    /// Closes a connection whose end has come, or else an idle one: going round, the next one. An
+    /// exact order of all, to close the one that is idle for longest, would cost every connection
+    /// 8 bytes, and every request an update.
     fn make_room(&mut self) -> bool {
         while !self.leaving.is_empty() {
             self.look();
