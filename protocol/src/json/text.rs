@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Invalid;
+use crate::words::{HIGHS, ONES, run_end};
 
 /// A string as it stands between its quotes: escapes are validated, not resolved.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,20 +112,10 @@ fn hex(digits: &[u8; 4]) -> Option<u32> {
 }
 
 /// The rest of `text` from the end of the plain part of a string on: from `"`, `\`, a control
-/// character, or empty. Eight bytes at a time.
+/// character, or empty.
 #[inline(always)]
-pub(super) fn after_plain(mut text: &[u8]) -> &[u8] {
-    while let Some((word, rest)) = text.split_first_chunk() {
-        let found = special(u64::from_le_bytes(*word));
-        if found != 0 {
-            return &text[found.trailing_zeros() as usize / 8..];
-        }
-        text = rest;
-    }
-    while let [0x20..=0x21 | 0x23..=0x5b | 0x5d.., rest @ ..] = text {
-        text = rest;
-    }
-    text
+pub(super) fn after_plain(text: &[u8]) -> &[u8] {
+    &text[run_end(text, 0, special)..]
 }
 
 /// The rest of `text` from the end of a string on whose plain beginning is read: from its `"`.
@@ -148,13 +139,12 @@ pub(super) fn after_escaped(mut text: &[u8]) -> Result<&[u8], Invalid> {
 /// the lowest such byte; above it the borrow of a subtraction may travel, and does no harm.
 #[inline]
 fn special(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
     // Flipping bit 1 puts `"` (0x22) right behind the control characters (below 0x20), and leaves
     // those where they are as a whole: one comparison finds both.
     let quotes = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
     let backslashes = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
     // Bytes beyond ASCII have their highest bit set, and are never special.
-    (quotes | backslashes) & !word & (ONES * 0x80)
+    (quotes | backslashes) & !word & HIGHS
 }
 
 /// Surrogates of UTF-16: so many high ones, and then as many low ones.
