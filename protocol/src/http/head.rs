@@ -113,31 +113,34 @@ impl Search {
     /// Reads on to the empty line; returns where the head ends.
     #[inline]
     fn read_fields(&mut self, window: &[u8]) -> Option<usize> {
-        let mut at = self.at;
-        while self.refused.is_none() {
-            if line::is_line_end(window, at) {
-                return Some(at + 2);
-            }
-            match line::field(window, at) {
-                Ok(field) => match self.fields_left.checked_sub(1) {
-                    Some(left) => {
-                        self.fields_left = left;
-                        self.told.read(window, at, &field);
-                        at = field.value_end + 2;
-                    }
-                    None => {
-                        let status = Status::HEADER_FIELDS_TOO_LARGE;
-                        self.refused = Some(Refused::too_large(status));
-                    }
-                },
-                Err(Stop::Partial) => break,
-                Err(Stop::Fault) => self.refused = Some(Refused::BAD_REQUEST),
+        if self.refused.is_none() {
+            match self.read_lines(window) {
+                Ok(end) => return Some(end),
+                Err(refused) => self.refused = refused,
             }
         }
-        self.at = at;
         // Not refused before the empty line: how it was cut must not matter.
-        let from = self.seen.saturating_sub(2).max(at - 1);
-        self.refused.and_then(|_| empty_line_end(&window[from..])).map(|end| from + end)
+        self.refused?;
+        let from = self.seen.saturating_sub(2).max(self.at - 1);
+        empty_line_end(&window[from..]).map(|end| from + end)
+    }
+
+    /// Fails at a line that is incomplete, or refused.
+    #[inline]
+    fn read_lines(&mut self, window: &[u8]) -> Result<usize, Option<Refused>> {
+        let mut at = self.at;
+        while !line::is_line_end(window, at) {
+            self.at = at;
+            let field = line::field(window, at).map_err(|stop| match stop {
+                Stop::Partial => None,
+                Stop::Fault => Some(Refused::BAD_REQUEST),
+            })?;
+            let too_many = Refused::too_large(Status::HEADER_FIELDS_TOO_LARGE);
+            self.fields_left = self.fields_left.checked_sub(1).ok_or(Some(too_many))?;
+            self.told.read(window, at, &field);
+            at = field.value_end + 2;
+        }
+        Ok(at + 2)
     }
 
     /// The head is complete.
