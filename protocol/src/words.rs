@@ -35,6 +35,40 @@ fn short_run_end(bytes: &[u8], at: usize, ends: impl Fn(u64) -> u64) -> usize {
     at + (ends(u64::from_le_bytes(word)).trailing_zeros() / 8) as usize
 }
 
+/// Is `text` this `lower`-case one of letters, digits, `-` and `/`, of four bytes or more, in any
+/// case? Exact where there are no control characters: but for those, only letters fall together
+/// when bit 5 is set.
+#[inline]
+pub(crate) fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
+    let Ok(text) = <&[u8; N]>::try_from(text) else {
+        return false;
+    };
+    // By words of eight or four bytes, the last of which may overlap with the one before it.
+    match (text.last_chunk(), lower.last_chunk()) {
+        (Some(last), Some(lower_last)) => {
+            let (words, lower_words) = (text.as_chunks().0.iter(), lower.as_chunks().0);
+            words.zip(lower_words).chain([(last, lower_last)]).fold(0, |difference, (a, b)| {
+                difference | ((u64::from_le_bytes(*a) | LOWER) ^ u64::from_le_bytes(*b))
+            }) == 0
+        }
+        _ => {
+            let ends = [text.first_chunk(), text.last_chunk()];
+            let lower_ends = [lower.first_chunk(), lower.last_chunk()];
+            ends.map(|end| end.map(|end| u32::from_le_bytes(*end) | LOWER as u32))
+                == lower_ends.map(|end| end.map(|end| u32::from_le_bytes(*end)))
+        }
+    }
+}
+
+/// Is one of the eight bytes this one?
+#[inline]
+pub(crate) fn has_byte(word: u64, byte: u8) -> bool {
+    let others = word ^ (ONES * u64::from(byte));
+    others.wrapping_sub(ONES) & !others & HIGHS != 0
+}
+
 /// 1 in each byte, and the highest bit of each.
 pub(crate) const ONES: u64 = u64::from_le_bytes([0x01; 8]);
 pub(crate) const HIGHS: u64 = ONES * 0x80;
+/// Makes letters lower case.
+pub(crate) const LOWER: u64 = ONES * 0x20;

@@ -3,7 +3,7 @@
 use super::line::Field;
 use super::{Framing, Refused, Span, Status};
 use crate::Config;
-use crate::words::{ONES, chunk};
+use crate::words::{LOWER, chunk, is};
 
 /// What the header lines say that matters before anybody asks for them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -160,37 +160,10 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// Is `name` this `lower`-case one of letters, digits and `-`, of four bytes or more? Exact where
-/// there are no control characters: but for those, only letters fall together when bit 5 is set.
-#[inline]
-fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
-    let Ok(name) = <&[u8; N]>::try_from(name) else {
-        return false;
-    };
-    // By words of eight or four bytes, the last of which may overlap with the one before it.
-    match (name.last_chunk(), lower.last_chunk()) {
-        (Some(last), Some(lower_last)) => {
-            let (words, lower_words) = (name.as_chunks().0.iter(), lower.as_chunks().0);
-            words.zip(lower_words).chain([(last, lower_last)]).fold(0, |difference, (a, b)| {
-                difference | ((u64::from_le_bytes(*a) | LOWER) ^ u64::from_le_bytes(*b))
-            }) == 0
-        }
-        _ => {
-            let ends = [name.first_chunk(), name.last_chunk()];
-            let lower_ends = [lower.first_chunk(), lower.last_chunk()];
-            ends.map(|end| end.map(|end| u32::from_le_bytes(*end) | LOWER as u32))
-                == lower_ends.map(|end| end.map(|end| u32::from_le_bytes(*end)))
-        }
-    }
-}
-
-/// The same for two names of one length.
+/// The same as [`is`] for two names of one length.
 pub(super) fn same(name: &[u8], lower: &[u8]) -> bool {
     name.iter().zip(lower).all(|(a, b)| a | 0x20 == *b)
 }
-
-/// Makes letters lower case.
-const LOWER: u64 = ONES * 0x20;
 
 /// How the names of the fields begin that are kept.
 const AUTH: u32 = u32::from_le_bytes(*b"auth");

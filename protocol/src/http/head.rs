@@ -15,6 +15,7 @@ use super::fields::Told;
 use super::line::{self, Stop};
 use super::{Head, Method, Refused, Span, Status, target};
 use crate::Config;
+use crate::words::has_byte;
 
 /// Bytes of line ends at the start of `bytes`, which a peer may send before a request (RFC 9112
 /// 2.2; the device libraries send CR LF after a body, docs/wire.md 1.0). A CR whose LF has not
@@ -62,16 +63,17 @@ impl Search {
     pub(crate) fn parse(&mut self, bytes: &[u8], config: &Config) -> Result<Option<Head>, Refused> {
         let limit = bytes_max(config);
         let window = bytes.get(..limit).unwrap_or(bytes);
-        let is_worth_reading = match bytes {
-            _ if self.seen > 0 => window[self.seen..].contains(&b'\n'),
+        let lines = match bytes {
+            // Only whole lines are worth to be read again. One piece is mostly the whole head.
+            _ if self.seen > 0 => lines_end(window, self.seen).map(|end| &window[..end]),
             // Half of a blank line.
             [] | [b'\r'] => return Ok(None),
             [first, ..] if !line::is_token(*first) => return Err(Refused::BAD_REQUEST),
-            _ => true,
+            _ => Some(window),
         };
-        if is_worth_reading
-            && (self.at > 0 || self.read_request_line(window, config)?)
-            && let Some(end) = self.read_fields(window)
+        if let Some(lines) = lines
+            && (self.at > 0 || self.read_request_line(lines, config)?)
+            && let Some(end) = self.read_fields(lines)
         {
             return self.conclude(end, config).map(Some);
         }
@@ -166,6 +168,19 @@ impl Search {
             authentication: told.authentication(),
         })
     }
+}
+
+/// Where the last line ends that ends behind `from`.
+fn lines_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let mut end = bytes.len();
+    // From behind, word by word.
+    while let Some(word) = bytes[from..end].last_chunk()
+        && !has_byte(u64::from_le_bytes(*word), b'\n')
+    {
+        end -= word.len();
+    }
+    bytes[from..end].iter().rposition(is_end).map(|at| from + at + 1)
 }
 
 /// Where the first empty line of `bytes`, which may begin with the line end before it, ends. Takes
