@@ -49,11 +49,12 @@ impl<'a> Text<'a> {
     /// Is it this string, however it is written?
     #[inline]
     pub(crate) fn is(&self, string: &str) -> bool {
-        if self.escaped {
-            self.characters().eq(string.chars())
-        } else {
-            self.raw == string.as_bytes()
-        }
+        if self.escaped { self.decodes_to(string) } else { self.raw == string.as_bytes() }
+    }
+
+    #[cold]
+    fn decodes_to(&self, string: &str) -> bool {
+        self.characters().eq(string.chars())
     }
 
     fn characters(&self) -> Characters<'a> {
