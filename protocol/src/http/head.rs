@@ -36,16 +36,16 @@ pub(crate) fn skip_blank_lines(bytes: &[u8]) -> usize {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Search {
     /// How much of the buffer was looked at: only a line end behind it changes anything.
-    seen: usize,
+    seen: u16,
     /// Where the first line begins that is not read yet. 0: it is the request line.
-    at: usize,
+    at: u16,
     method: Method,
     http_1_1: bool,
     path: Span,
     query: Option<Span>,
     /// Where the header lines begin, and how many more there may be.
-    first: usize,
-    fields_left: usize,
+    first: u16,
+    fields_left: u8,
     told: Told,
     /// What the empty line will be answered with: a header line was bad.
     refused: Option<Refused>,
@@ -65,7 +65,7 @@ impl Search {
         let window = bytes.get(..limit).unwrap_or(bytes);
         let lines = match bytes {
             // Only whole lines are worth to be read again. One piece is mostly the whole head.
-            _ if self.seen > 0 => lines_end(window, self.seen).map(|end| &window[..end]),
+            _ if self.seen > 0 => lines_end(window, self.seen.into()).map(|end| &window[..end]),
             // Half of a blank line.
             [] | [b'\r'] => return Ok(None),
             [first, ..] if !line::is_token(*first) => return Err(Refused::BAD_REQUEST),
@@ -77,7 +77,7 @@ impl Search {
         {
             return self.conclude(end, config).map(Some);
         }
-        self.seen = window.len();
+        self.seen = window.len() as u16;
         if window.len() < limit {
             return Ok(None);
         }
@@ -106,9 +106,9 @@ impl Search {
         self.path = target::path(method, path, self.query.is_some(), window)?;
         self.method = method_of(method);
         self.http_1_1 = line.http_1_1;
-        self.at = line.end;
-        self.first = line.end;
-        self.fields_left = config.headers_max.min(Head::FIELDS_MAX);
+        self.at = line.end as u16;
+        self.first = self.at;
+        self.fields_left = config.headers_max.min(Head::FIELDS_MAX) as u8;
         Ok(true)
     }
 
@@ -123,16 +123,16 @@ impl Search {
         }
         // Not refused before the empty line: how it was cut must not matter.
         self.refused?;
-        let from = self.seen.saturating_sub(2).max(self.at - 1);
+        let from = usize::from(self.seen.saturating_sub(2).max(self.at - 1));
         empty_line_end(&window[from..]).map(|end| from + end)
     }
 
     /// Fails at a line that is incomplete, or refused.
     #[inline]
     fn read_lines(&mut self, window: &[u8]) -> Result<usize, Option<Refused>> {
-        let mut at = self.at;
+        let mut at = usize::from(self.at);
         while !line::is_line_end(window, at) {
-            self.at = at;
+            self.at = at as u16;
             let field = line::field(window, at).map_err(|stop| match stop {
                 Stop::Partial => None,
                 Stop::Fault => Some(Refused::BAD_REQUEST),
@@ -164,7 +164,7 @@ impl Search {
             expects_continue,
             path: self.path,
             query: self.query,
-            lines: Span::new(self.first, end - 2),
+            lines: Span::new(self.first.into(), end - 2),
             authentication: told.authentication(),
         })
     }
