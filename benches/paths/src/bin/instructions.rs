@@ -14,7 +14,9 @@ fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let Some(name) = words.next() else {
         let mut out = std::io::stdout();
-        return PATHS.iter().try_for_each(|path| Ok(writeln!(out, "{} {}", path.name, path.rounds)?));
+        return PATHS
+            .iter()
+            .try_for_each(|path| Ok(writeln!(out, "{} {}", path.name, path.rounds)?));
     };
     let rounds: u32 = words.next().context("how many rounds?")?.parse()?;
     let path = PATHS.iter().find(|path| path.name == name).context("no such path")?;
