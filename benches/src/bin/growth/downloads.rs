@@ -26,7 +26,9 @@ pub(crate) fn measure(plan: &Plan, out: &mut impl Write) -> Result<()> {
     let directory = tempfile::tempdir()?;
     fill::fill(&directory.path().display().to_string(), &fleet)?;
     let server = Server::otter(&plan.otter, directory.path(), None, 1, &APART)?;
-    let image = Random::new(7).bytes::<IMAGE_BYTES>().to_vec();
+    let mut image = Random::new(7).bytes::<IMAGE_BYTES>().to_vec();
+    // As an image for ESP chips begins.
+    image[0] = 0xe9;
     publish(plan, directory.path(), &fleet, &image)?;
     let tokens: Result<Vec<_>> =
         (0..DEVICES).map(|number| token(server.address, &fleet.token_request(number))).collect();
@@ -73,7 +75,7 @@ fn publish(plan: &Plan, data: &Path, fleet: &Fleet, image: &[u8]) -> Result<()> 
         .arg("publish")
         .arg(&file)
         .args(["--owner", fleet.owner_of(0).id.as_str(), "--version", "3.0.0"])
-        .args(["--platform", "arduino"])
+        .args(["--platform", "arduino", "--all"])
         .arg("--data")
         .arg(data)
         .output()?;

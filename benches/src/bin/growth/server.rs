@@ -40,7 +40,9 @@ impl Server {
         words.extend(["serve", "--listen", "127.0.0.1:0", "--workers", &workers].map(Into::into));
         words.extend(["--data".into(), data.into()]);
         words.extend(store.into_iter().flat_map(|store| ["--store".into(), store.into()]));
-        Self::start(&words)
+        // A wrapper makes it slow, and waiting costs nothing that is counted.
+        let patience = ["OTTER_REDIS_TIMEOUT_MS", "OTTER_ANSWER_TIMEOUT_MS"];
+        Self::start(&words, if wrapper == APART { &[] } else { &patience })
     }
 
     /// A server that answers a constant: see [`crate::floor`].
@@ -51,16 +53,17 @@ impl Server {
         let program = std::env::current_exe()?;
         let mut words: Vec<OsString> = APART.iter().map(Into::into).collect();
         words.extend([program.into(), "floor".into(), workers.to_string().into()]);
-        Self::start(&words)
+        Self::start(&words, &[])
     }
 
-    fn start(words: &[OsString]) -> Result<Self> {
+    fn start(words: &[OsString], minutes: &[&str]) -> Result<Self> {
         let begun = Instant::now();
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .env("OTTER_SEEN_RESOLUTION_S", "86400")
             // Others have their turns meanwhile.
             .env("OTTER_IDLE_TIMEOUT_S", "3600")
+            .envs(minutes.iter().map(|name| (name, "60000")))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -67,7 +67,7 @@ fn resident_when_empty(plan: &Plan, kind: Kind) -> Result<u64> {
     let fleet = Fleet::new(1)?;
     let place = Place::new(kind)?;
     fill::fill(&place.to_fill(), &fleet)?;
-    place.serve(plan, &[])?.resident_bytes()
+    place.serve(plan, &APART)?.resident_bytes()
 }
 
 /// Fills a store, and prints what it takes and how long a server on it needs to start.
@@ -82,10 +82,10 @@ fn size(plan: &Plan, kind: Kind, devices: u64, empty: u64, out: &mut impl Write)
         Place::Redis(..) => 0.0,
     };
     let redis = per_device(place.redis_bytes()? - redis_before);
-    let first = place.serve(plan, &[])?;
+    let first = place.serve(plan, &APART)?;
     let start = first.start;
     first.stop()?;
-    let second = place.serve(plan, &[])?;
+    let second = place.serve(plan, &APART)?;
     let start = start.min(second.start).as_secs_f64();
     let server = per_device(second.resident_bytes()?.saturating_sub(empty));
     second.stop()?;
