@@ -57,8 +57,8 @@ pub(crate) fn measure(plan: &Plan, out: &mut impl Write) -> Result<()> {
     writeln!(out, "first ended after {first:.1} s, the last after {seconds:.1} s")?;
     writeln!(
         out,
-        "CPU of the server {:.2} s per GiB; resident {:.0} bytes per download (at most {:.1} MiB in \
-         all); the kernel's buffers {:.0} bytes per download, of both sides",
+        "CPU of the server {:.2} s per GiB; resident {:.0} bytes per download (at most {:.1} MiB \
+         in all); the kernel's buffers {:.0} bytes per download, of both sides",
         cpu / gib,
         each(resident - resident_before),
         resident as f64 / f64::from(1 << 20),

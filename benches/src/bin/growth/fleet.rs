@@ -171,3 +171,42 @@ fn request() -> Vec<u8> {
 
 /// What all devices run at first: 2.9.450.
 pub(crate) const BUILD: u64 = 450;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use otter_protocol::{DeviceId, Mac};
+
+    use super::*;
+
+    /// Or a store of a million would have fewer.
+    #[test]
+    fn no_two_devices_are_one() {
+        let numbers = [0, 1, 9, 10, 255, 256, 65_536, 9_999_999];
+        let ids: HashSet<_> = numbers
+            .iter()
+            .map(|number| {
+                let (udid, mac) = (udid(*number), mac(*number));
+                let udid = DeviceId::parse(std::str::from_utf8(&udid).expect("ASCII"));
+                let mac = Mac::parse(std::str::from_utf8(&mac).expect("ASCII"));
+                (udid.expect("an id"), mac.expect("a MAC").to_bits())
+            })
+            .collect();
+        assert_eq!(ids.len(), numbers.len());
+    }
+
+    /// What is written over another device's request is what a new one would hold.
+    #[test]
+    fn a_request_keeps_nothing_of_the_device_before() {
+        let fleet = Fleet::new(100_000).expect("a fleet");
+        let (mut again, mut new) = (Vec::new(), Vec::new());
+        fleet.write_check_in(99_999, 123, &mut again);
+        fleet.write_check_in(7, BUILD, &mut again);
+        fleet.write_check_in(7, BUILD, &mut new);
+        assert_eq!(again, new);
+        let text = String::from_utf8(new).expect("ASCII");
+        assert!(text.contains(fleet.owner_of(7).id.as_str()) && text.contains("\"2.9.450\""));
+        assert!(!text.contains("mmm") && !text.contains("ooo") && !text.contains("uuu"));
+    }
+}

@@ -5,10 +5,10 @@
 //! cargo build --release && cargo run --release -p otter-benches --bin growth
 //! ```
 //!
-//! Takes half an hour and, at ten million devices, 6 GB of a temporary directory and 6 GB of memory.
-//! Needs `redis-server` and `valgrind` for what they count, and says what it leaves out. CPU time is
-//! what the scheduler counted for all threads of a server; contestants take turns in slices, and a
-//! ratio is that of two slices of one round (docs/performance.md).
+//! Takes half an hour and, at ten million devices, 6 GB of a temporary directory and of memory.
+//! Needs `redis-server` and `valgrind` for what they count, and says what it leaves out. CPU time
+//! is what the scheduler counted for all threads of a server; contestants take turns in slices,
+//! and a ratio is that of two slices of one round (docs/performance.md).
 
 mod downloads;
 mod fill;

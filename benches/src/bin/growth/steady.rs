@@ -1,4 +1,5 @@
-//! Check-ins at several numbers of registered devices: servers of all sizes and the floor take turns.
+//! Check-ins at several numbers of registered devices: servers of all sizes and the floor take
+//! turns.
 
 use std::io::Write;
 use std::path::Path;
@@ -234,10 +235,10 @@ fn rows(sizes: &[Size], changes: bool, all: &[Vec<Cost>], out: &mut impl Write) 
             format!("{median:.2} ({low:.2}-{high:.2})")
         };
         let size = sizes.get(place);
-        let name = size.map_or("floor".to_owned(), |size| size.fleet.devices.to_string());
+        let name = size.map_or_else(|| "floor".to_owned(), |size| size.fleet.devices.to_string());
         let counts = size.and_then(|size| size.counts).filter(|_| !changes);
         let count = |of: fn(Counts) -> f64, digits: usize| {
-            counts.map_or("-".to_owned(), |counts| format!("{:.digits$}", of(counts)))
+            counts.map_or_else(|| "-".to_owned(), |counts| format!("{:.digits$}", of(counts)))
         };
         writeln!(
             out,

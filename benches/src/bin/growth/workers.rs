@@ -35,7 +35,8 @@ pub(crate) fn measure(plan: &Plan, out: &mut impl Write) -> Result<()> {
         let (begun, before) = (Instant::now(), cpu::used_ns(server.pid())?);
         let answers = load.run(Until::Elapsed(SLICE))? as f64;
         let us = (cpu::used_ns(server.pid())? - before) as f64 / 1000.0;
-        Ok((answers / begun.elapsed().as_secs_f64(), us / answers))
+        let per_second = answers / begun.elapsed().as_secs_f64();
+        Ok(Pace { per_second, us: us / answers })
     })?;
     drop(contestants);
     drop(directories);
@@ -46,19 +47,29 @@ pub(crate) fn measure(plan: &Plan, out: &mut impl Write) -> Result<()> {
         "workers", "otter per s", "floor per s", "ratio", "otter us", "floor us"
     )?;
     for (workers, at) in [(1, 0), (2, 2)] {
-        let of = |value: &dyn Fn(&[(f64, f64)]) -> f64| Spread::of(all.iter().map(|r| value(r)));
-        let ratio = of(&|round| round[at].0 / round[at + 1].0);
+        let of = |value: fn(&Pace) -> f64, at: usize| {
+            Spread::of(all.iter().map(|round| value(&round[at]))).median
+        };
+        let ratios = all.iter().map(|round| round[at].per_second / round[at + 1].per_second);
+        let ratio = Spread::of(ratios);
         writeln!(
             out,
             "{workers:>8} {:>12.0} {:>12.0} {:>20} {:>10.2} {:>10.2}",
-            of(&|round| round[at].0).median,
-            of(&|round| round[at + 1].0).median,
+            of(|pace| pace.per_second, at),
+            of(|pace| pace.per_second, at + 1),
             format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.low, ratio.high),
-            of(&|round| round[at].1).median,
-            of(&|round| round[at + 1].1).median,
+            of(|pace| pace.us, at),
+            of(|pace| pace.us, at + 1),
         )?;
     }
     Ok(())
+}
+
+/// What came of one slice.
+struct Pace {
+    per_second: f64,
+    /// CPU time per answer.
+    us: f64,
 }
 
 const CONNECTIONS: usize = 128;
