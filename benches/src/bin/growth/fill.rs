@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use otter_benches::{APART, cpu};
 use otter_protocol::{Answer, Config, Connection, Kind, Now, Offer, ReleaseId};
 use otter_store::{
     Embedded, EmbeddedOptions, Fact, Image, KeyRow, Operator, Redis, RedisOptions, ReleaseRow,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use otter_benches::{APART, cpu};
 
 use crate::fleet::Fleet;
 use crate::load::{Load, Until};
@@ -46,8 +47,10 @@ struct Totals {
 fn run(otter: &Path, data: &Path, store: Option<&str>, fleet: &Fleet, sent: u64) -> Result<Totals> {
     let file = tempfile::NamedTempFile::new()?;
     let name = format!("--callgrind-out-file={}", file.path().display());
-    let wrapper = ["valgrind", "--tool=callgrind", "--cache-sim=yes", &name];
+    let traced = ["valgrind", "--tool=callgrind", "--cache-sim=yes", &name];
+    let wrapper = [&APART[..], &traced].concat();
     let server = Server::otter(otter, data, store, 1, &wrapper)?;
+    cpu::prefer(server.pid());
     let answered = Load::connect(server.address, fleet, CONNECTIONS)?.run(Until::Sent(sent))?;
     server.stop()?;
     let text = std::fs::read_to_string(file.path())?;
