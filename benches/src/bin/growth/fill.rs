@@ -27,8 +27,13 @@ use crate::fleet::{Fleet, Owner};
 pub(crate) fn fill(place: &str, fleet: &Fleet) -> Result<Duration> {
     let begun = Instant::now();
     let (devices, owners) = (fleet.devices.to_string(), fleet.owners().len().to_string());
-    let status =
-        Command::new(std::env::current_exe()?).args(["fill", place, &devices, &owners]).status()?;
+    let mut child = Command::new(APART[0])
+        .args(&APART[1..])
+        .arg(std::env::current_exe()?)
+        .args(["fill", place, &devices, &owners])
+        .spawn()?;
+    cpu::prefer(child.id());
+    let status = child.wait()?;
     ensure!(status.success(), "{place} was not filled");
     Ok(begun.elapsed())
 }
