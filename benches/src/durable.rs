@@ -14,6 +14,8 @@ use otter_store::{Answer, Embedded, EmbeddedOptions, EmbeddedStore, Image, Query
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
+use crate::rounds::Spread;
+
 /// Who writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writer {
@@ -27,7 +29,8 @@ pub enum Writer {
 /// What a write cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// From the question to the answer, divided by the writes of the group.
+    /// From the question to the answer, divided by the writes of the group: the median of the
+    /// turn, as a disk is sometimes busy with others.
     pub us: f64,
     /// CPU time of this process for it.
     pub cpu_us: f64,
@@ -75,24 +78,29 @@ impl Writers {
     /// # Errors
     /// If one is not kept.
     pub fn write(&mut self, writer: Writer) -> Result<Cost> {
-        let mut syncs = Vec::new();
-        let mut queries = Vec::new();
+        let (mut syncs, mut groups, mut queries) = (Vec::new(), Vec::new(), Vec::new());
         for group in self.groups..self.groups + GROUPS {
             queries.push(self::queries(group * GROUP * 7_919 % DEVICES, group + 1)?);
         }
-        let (start, cpu) = (Instant::now(), cpu_time());
+        let cpu = cpu_time();
         for (group, queries) in (self.groups..).zip(queries) {
+            let start = Instant::now();
             match writer {
                 Writer::Log => syncs.push(self.append(group)?),
                 Writer::Store => self.record(queries)?,
             }
+            groups.push(start.elapsed());
         }
-        let (elapsed, cpu) = (start.elapsed(), cpu_time() - cpu);
+        let cpu = cpu_time() - cpu;
         self.groups += GROUPS;
-        syncs.sort();
-        let sync = syncs.get(syncs.len() / 2).copied().unwrap_or_default();
-        let each = |time: Duration| time.as_secs_f64() * 1e6 / (GROUPS * GROUP) as f64;
-        Ok(Cost { us: each(elapsed), cpu_us: each(cpu), sync_ms: sync.as_secs_f64() * 1e3 })
+        let median = |times: Vec<Duration>| {
+            Spread::of(times.into_iter().map(|time| time.as_secs_f64())).median
+        };
+        Ok(Cost {
+            us: median(groups) * 1e6 / GROUP as f64,
+            cpu_us: cpu.as_secs_f64() * 1e6 / (GROUPS * GROUP) as f64,
+            sync_ms: median(syncs) * 1e3,
+        })
     }
 
     fn append(&mut self, group: u64) -> Result<Duration> {

@@ -6,9 +6,9 @@ use otter_tests::redis::RedisServer;
 use crate::loader::{Loader, Until};
 use crate::{Contestant, Fleet, Server};
 
-/// Lets Redis know the keys of an owner, as a rival of Otter asks for them.
-pub fn keep_keys(redis: &RedisServer, fleet: &Fleet) {
-    redis.call(&["SET", &format!("ak:{}", fleet.owner()), KEYS]);
+/// Lets Redis know the keys of the owner whom rivals of Otter ask for.
+pub fn keep_keys(redis: &RedisServer) {
+    redis.call(&["SET", &format!("ak:{}", Fleet::of_anybody().owner()), KEYS]);
 }
 
 /// Calls that wrote to Redis' socket, for one more check-in over one of 64 kept connections;
@@ -25,6 +25,7 @@ pub fn writes(redis: &RedisServer, contestant: Contestant<'_>, changes: bool) ->
         let path = file.path().display().to_string();
         let calls = "trace=write,writev,sendto,sendmsg,sendmmsg";
         redis.call(&["FLUSHALL"]);
+        keep_keys(redis);
         let wrapper = ["strace", "-f", "-yy", "-e", calls, "-o", &path];
         let server = Server::start(contestant, &wrapper)?;
         let fleet = server.fleet()?;

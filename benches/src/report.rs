@@ -50,9 +50,13 @@ pub enum Verdict {
 }
 
 impl Line {
-    /// Two counts.
+    /// Two counts. Where there is nobody to compare with, it is the bar.
     #[must_use]
     pub fn counted(goal: u8, what: &str, (rival, ours, theirs): Counted, bar: Bar) -> Self {
+        let (rival, theirs) = match bar {
+            Bar::Own(most) if theirs.is_nan() => ("the bar", most),
+            Bar::Own(_) | Bar::Ratio(_) | Bar::None => (rival, theirs),
+        };
         let ratio = ratio(ours, theirs);
         let (what, spread) = (what.to_owned(), Spread { median: ratio, low: ratio, high: ratio });
         let surely = [ratio; 2];
@@ -305,6 +309,8 @@ mod tests {
         assert_eq!(of(1.6, BAR).judgement(), "FAIL");
         assert_eq!(of(1.6, Bar::None).judgement(), "");
         assert_eq!(of(1.6, Bar::Own(1.5)).bar_ratio(), Some(0.5));
+        let alone = Line::counted(2, "calls", ("nginx", 1.5, f64::NAN), Bar::Own(3.0));
+        assert_eq!((alone.rival, alone.ratio.median), ("the bar", 0.5));
         let nothing = Line::counted(9, "reads", ("nginx", 0.0, 0.0), Bar::Own(0.0));
         assert_eq!((nothing.ratio.median, nothing.bar_ratio()), (0.0, Some(0.0)));
     }

@@ -93,6 +93,7 @@ fn measure(
 ) -> Result<Vec<[Cost; 2]>> {
     // Devices of the last run are another owner's.
     redis.call(&["FLUSHALL"]);
+    redis::keep_keys(redis);
     let [servers, load] = cpu::pair()?;
     let mut sides = Vec::new();
     for contestant in contestants {
@@ -100,9 +101,6 @@ fn measure(
         cpu::pin(server.pid(), servers)?;
         cpu::prefer(server.pid());
         let fleet = server.fleet()?;
-        if matches!(contestant, Contestant::Rival(..)) {
-            redis::keep_keys(redis, &fleet);
-        }
         let mut loader = Loader::connect(&server, &fleet, CONNECTIONS)?;
         loader.changes = changes;
         sides.push((server, loader));

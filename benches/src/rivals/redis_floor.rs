@@ -11,7 +11,8 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 /// Serves until the process ends. Asks for no keys and keeps no devices but those of the load: one
-/// key is asked for, and one device is kept, over and over.
+/// key is asked for, and one device is kept, over and over. What is kept for that key must not
+/// change: it knows whole answers by their length.
 pub(super) fn serve(url: &str) -> Result<()> {
     let redis: SocketAddr = url
         .strip_prefix("redis://")

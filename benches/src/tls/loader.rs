@@ -153,7 +153,7 @@ impl SecureLoader {
     ///
     /// # Errors
     /// If a connection or a handshake fails, an answer is not what it must be, nothing happens for
-    /// 5 s, or a handshake is full that must be resumed, or the other way round: those of clients
+    /// a minute, or a handshake is full that must be resumed, or the other way round: those of clients
     /// that resume must all be resumed but their first one.
     pub fn run(&mut self, until: Until) -> Result<Done> {
         let start = Instant::now();
@@ -364,4 +364,5 @@ impl Answer {
 
 /// What a device takes at a time.
 const NARROW_BYTES: usize = 2920;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A server that is watched takes its time.
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -14,10 +14,10 @@ pub(crate) fn plain(scene: &Scene) -> Result<Vec<Line>> {
     let what = format!("bytes of a silent connection, of {}", scene.idle);
     let ours = bytes(scene.otter())?;
     let theirs = if scene.has_nginx { bytes(Contestant::Nginx)? } else { f64::NAN };
-    let line = |bar| Line::counted(7, &what, ("nginx", ours, theirs), bar);
-    let mut lines = vec![line(Bar::Own(105.0))];
+    let line = |theirs, bar| Line::counted(7, &what, ("nginx", ours, theirs), bar);
+    let mut lines = vec![line(f64::NAN, Bar::Own(105.0))];
     if scene.has_nginx {
-        lines.push(line(Bar::Ratio(Goal { pass: 0.20, stretch: 0.12 })));
+        lines.push(line(theirs, Bar::Ratio(Goal { pass: 0.20, stretch: 0.12 })));
     }
     Ok(lines)
 }

@@ -32,6 +32,7 @@ pub(crate) fn cpu(scene: &Scene) -> Result<Vec<Line>> {
         return Ok(Vec::new());
     }
     let redis = RedisServer::start_with(RedisOptions::default());
+    redis::keep_keys(&redis);
     let url = redis.url();
     let express = express();
     let (fred, floor) = (["rival", "fred", &url], ["rival", "floor", "redis", &url]);
@@ -49,8 +50,6 @@ pub(crate) fn cpu(scene: &Scene) -> Result<Vec<Line>> {
     if scene.has_express {
         add(Contestant::Rival(Path::new("node"), &node), "express", 1.0 / 20.0, 1.0 / 28.0)?;
     }
-    // Ours keep what their owner's keys are in Redis; rivals find this there.
-    redis::keep_keys(&redis, &sides[1].fleet);
     let mut entries = sides.iter().map(|side| side.kept(64)).collect::<Result<Vec<_>>>()?;
     cpu::pin(redis.pid(), scene.cpus[1])?;
     cpu::pin(std::process::id(), scene.cpus[1])?;

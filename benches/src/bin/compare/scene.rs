@@ -1,6 +1,7 @@
 //! Who and what takes part.
 
-use std::path::PathBuf;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,14 +31,15 @@ pub(crate) struct Scene {
     pub(crate) idle: u64,
     is_quick: bool,
     started: Instant,
-    deadline: Instant,
+    /// When to begin no more rounds than must be.
+    deadline: Cell<Instant>,
 }
 
 /// A rival, its place among the contestants, and what is asked of Otter beside it.
 pub(crate) type Pair = (usize, &'static str, Bar);
 
 impl Scene {
-    pub(crate) fn new(otter: PathBuf, is_quick: bool, time: Duration) -> Result<Self> {
+    pub(crate) fn new(otter: &Path, is_quick: bool) -> Result<Self> {
         if !otter.is_file() {
             bail!("there is no {}: cargo build --release", otter.display());
         }
@@ -53,13 +55,13 @@ impl Scene {
             has_redis: runs("redis-server", &["--version"]),
             has_strace: runs("strace", &["-o", "/dev/null", "true"]),
             has_valgrind: runs("valgrind", &["--version"]),
-            has_express: runs("node", &["-e", "require('express'); require('ioredis')"]),
+            has_express: runs("node", &["-e", FINDS_EXPRESS]),
             certificate: Certificate::ecdsa()?,
             cpus: cpu::pair()?,
             idle: most.map_or(wanted, |most| wanted.min(most.saturating_sub(500))),
             is_quick,
             started,
-            deadline: started + time,
+            deadline: Cell::new(started),
         })
     }
 
@@ -78,11 +80,16 @@ impl Scene {
         Side::start_on(self.cpus[0], contestant)
     }
 
+    /// The part that begins may add rounds until so long after the start.
+    pub(crate) fn begin_part(&self, until: Duration) {
+        self.deadline.set(self.started + until);
+    }
+
     /// So many rounds, more of them while that is not enough; fewer where a look is enough.
     pub(crate) fn plan(&self, rounds: usize) -> Plan {
         let rounds = if self.is_quick { rounds.div_ceil(3) } else { rounds };
         let most = if self.is_quick { rounds } else { rounds * 3 };
-        Plan { rounds, most, deadline: self.deadline }
+        Plan { rounds, most, deadline: self.deadline.get() }
     }
 
     /// Loads all entries in turns, the first of which is Otter's, until all `pairs` are settled;
@@ -209,4 +216,12 @@ fn first_line(program: &str, words: &[&str]) -> String {
     String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned()
 }
 
+/// Whether the program in rivals/ finds what it asks for.
+const FINDS_EXPRESS: &str = concat!(
+    "const { createRequire } = require('module');",
+    "const find = createRequire('",
+    env!("CARGO_MANIFEST_DIR"),
+    "/rivals/express.js').resolve;",
+    "find('express'); find('ioredis');"
+);
 const IDLE: u64 = 10_000;
