@@ -265,7 +265,7 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
         let bytes = exchange.unsent();
         let image = stream.filter(|stream| stream.at < stream.sendable_end());
         if !bytes.is_empty() {
-            return Some(Transmit::Bytes { bytes, more: image.is_some() });
+            return Some(Transmit::Bytes { bytes, more: image.is_some() || exchange.close });
         }
         image.map(|stream| Transmit::Image {
             image: &stream.image,

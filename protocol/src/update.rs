@@ -80,7 +80,8 @@ pub fn parse_version(text: &str) -> Option<Version> {
             return None;
         }
         let part: &mut u64 = &mut parts[i.min(2)];
-        *part = part.checked_add(number.parse().ok()?)?;
+        // A sum has no more digits than a number that is sent.
+        *part = part.checked_add(number.parse().ok()?).filter(|sum| *sum < PART_END)?;
     }
     Some(Version { pre: Prerelease::new(pre).ok()?, ..Version::new(parts[0], parts[1], parts[2]) })
 }
@@ -110,6 +111,7 @@ pub const PLATFORMS: [&str; 8] = [
 const UNREPORTED: &str = "0.0.1";
 const LIBRARY_DEFAULT: &str = "cafebabe";
 const PARTS_MAX: usize = 5;
+const PART_END: u64 = 10_u64.pow(19);
 
 #[cfg(test)]
 mod tests {
@@ -159,6 +161,8 @@ mod tests {
             ("1.2.3-a..b", None),
             ("99999999999999999999", None),
             ("1.2.9999999999999999999.9999999999999999999", None),
+            ("1.2.8884867803814619112.6368372881419097342", None),
+            ("1.2.9999999999999999998.1", Some("1.2.9999999999999999999")),
         ] {
             assert_eq!(parse_version(text).map(|v| v.to_string()).as_deref(), read, "{text}");
         }

@@ -64,6 +64,10 @@ pub(crate) struct Worker<S: Store> {
     hand: usize,
     /// Peers that wait to go on with their handshakes.
     handshakes: VecDeque<u32>,
+    /// Who came in this turn, and by which door: the poll does not tell of them yet.
+    newcomers: Vec<(u32, usize)>,
+    /// When to look for the ends of those of whom the poll will never tell.
+    leaving: VecDeque<(Instant, u32)>,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
     queries: Vec<(Ticket, Query)>,
@@ -115,6 +119,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
             serial: 0,
             hand: 0,
             handshakes: VecDeque::new(),
+            newcomers: Vec::new(),
+            leaving: VecDeque::new(),
             drain_until: None,
             queries: Vec::new(),
             answers: Vec::new(),
@@ -159,6 +165,46 @@ impl<S: Store<Image: Legible>> Worker<S> {
             self.drain();
         }
         self.exchange();
+        self.settle();
+    }
+
+    /// Who came in this turn and stays is watched from now on. Most devices send a request at once,
+    /// and its answer is all there is to do: their ends are looked for once, a little later, which
+    /// costs less than to let the poll tell.
+    fn settle(&mut self) {
+        let (now, at) = (self.now(), self.now() + LOOK_AFTER);
+        while self.leaving.front().is_some_and(|(at, _)| *at <= now) {
+            self.look();
+        }
+        while let Some((slot, door)) = self.newcomers.pop() {
+            match self.peers.get(slot as usize) {
+                Some(peer) if peer.leaves_unwatched() => self.leaving.push_back((at, slot)),
+                Some(_) | None => self.watch(slot, door),
+            }
+        }
+    }
+
+    /// Looks for the end of who has been leaving for longest.
+    fn look(&mut self) {
+        let Some((_, slot)) = self.leaving.pop_front() else { return };
+        if self.peers.get(slot as usize).is_some_and(Peer::leaves_unwatched) {
+            self.drive(slot, Peer::look);
+            self.watch(slot, 0);
+        }
+    }
+
+    /// Lets the poll tell of a peer, and first of what is there already.
+    fn watch(&mut self, slot: u32, door: usize) {
+        let peer = self.peers.get_mut(slot as usize).filter(|peer| !peer.is_watched());
+        let Some(peer) = peer else { return };
+        let mut source = SourceFd(&peer.socket.as_raw_fd());
+        match self.seat.poll.registry().register(&mut source, Token(slot as usize), ANY) {
+            Ok(()) => peer.watched(),
+            Err(error) => {
+                self.peers.remove(slot as usize);
+                self.pause(&error, door);
+            }
+        }
     }
 
     /// Tells a peer what happened. Then it does all it can, unless that costs much and others are
@@ -205,7 +251,7 @@ impl<S: Store<Image: Legible>> Worker<S> {
         }));
         match (driven, peer.connection.closed()) {
             (Ok(Ok(again)), None) => {
-                if again {
+                if again && peer.is_watched() {
                     // For another edge at once, after the others have had their turn.
                     let mut source = SourceFd(&peer.socket.as_raw_fd());
                     let (registry, token) = (self.seat.poll.registry(), Token(slot as usize));
@@ -305,7 +351,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
     /// No descriptor, no memory: trying again at once would only burn the CPU that the peers need
     /// to finish and make room. No edge tells of those who wait already, so the pause has an end.
     fn pause(&mut self, error: &io::Error, door: usize) {
-        self.seat.doors[door].open_at = Some(self.now() + PAUSE);
+        let (until, door) = (self.now() + PAUSE, self.seat.doors.get_mut(door));
+        door.into_iter().for_each(|door| door.open_at = Some(until));
         self.scope.desk.tally.accept_pauses.add(1);
         tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
     }
@@ -317,20 +364,22 @@ impl<S: Store<Image: Legible>> Worker<S> {
         let (config, security) = (&self.scope.options.config, &self.seat.doors[door].security);
         let connection = Connection::accept(Arc::clone(config), security, self.scope.now);
         let slot = self.peers.insert(Peer::new(connection, socket));
-        let mut source = SourceFd(&self.peers[slot].socket.as_raw_fd());
-        if let Err(error) = self.seat.poll.registry().register(&mut source, Token(slot), ANY) {
-            self.peers.remove(slot);
-            return self.pause(&error, door);
-        }
+        self.newcomers.push((slot as u32, door));
         self.scope.desk.tally.accepted.add(1);
         // The request is often there already, and often its answer is all there is to do.
         self.meet(slot as u32, |_, _| {});
     }
 
-    /// Closes an idle connection: going round, the next one. An exact order of all, to close the
-    /// one that is idle for longest, would cost every connection 8 bytes, and every request an
-    /// update.
+    /// Closes a connection whose end has come, or else an idle one: going round, the next one. An
+    /// exact order of all, to close the one that is idle for longest, would cost every connection
+    /// 8 bytes, and every request an update.
     fn make_room(&mut self) -> bool {
+        while !self.leaving.is_empty() {
+            self.look();
+            if self.peers.len() < self.scope.options.connections_max {
+                return true;
+            }
+        }
         let is_found = (0..EVICTION_TRIES.min(self.peers.len())).any(|_| {
             // As many as there may be: no slot before the last one is free.
             self.hand = (self.hand + 1) % self.peers.len();
@@ -369,7 +418,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
 
     fn timeout(&self) -> Option<Duration> {
         let is_busy = !self.queries.is_empty() || !self.handshakes.is_empty();
-        let next = [is_busy.then_some(self.now()), self.deadlines.next(), self.drain_until];
+        let look = self.leaving.front().map(|(at, _)| *at);
+        let next = [is_busy.then_some(self.now()), self.deadlines.next(), self.drain_until, look];
         let doors = self.seat.doors.iter().map(|door| door.open_at);
         next.into_iter()
             .chain(doors)
@@ -399,6 +449,8 @@ const HANDSHAKES_MAX: usize = 2048;
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
 const EVICTION_TRIES: usize = 64;
+/// A device that is told everything has mostly closed its side by then.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
 const CUT_SHORT: &str = "a file was cut short while its image was sent";
 /// Also how often the log may say so.
 const PAUSE: Duration = Duration::from_millis(250);

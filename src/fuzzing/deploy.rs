@@ -23,6 +23,10 @@ use crate::{bundle, vet};
 /// # Panics
 /// If that is not so.
 pub fn deploy_import(bytes: &[u8]) {
+    if holds(bytes, SECRET) {
+        // Who knows it may say it.
+        return;
+    }
     let directory = directory();
     fs::write(directory.path().join("secret"), SECRET).expect("written");
     let top = directory.path().join("deploy");
@@ -83,8 +87,11 @@ fn check(root: &Directory, place: &Place, build: Build) {
             image
         }
     };
-    let is_outside = content.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
-    assert!(!is_outside, "something from outside would be published");
+    assert!(!holds(&content, SECRET), "something from outside would be published");
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 const OWNER: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";

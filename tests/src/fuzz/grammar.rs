@@ -301,11 +301,12 @@ fn form(method: &str, target: &str) -> Outcome<(String, Option<String>)> {
     }
     let (scheme, rest) = path.split_once("://").ok_or(Some(Class::Target))?;
     let is_known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    let authority = rest.find('/').unwrap_or(rest.len());
-    if !is_known || authority == 0 {
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // RFC 9110 4.2.1, 4.2.4: a host there must be, and no user.
+    if !is_known || authority.is_empty() || authority.starts_with(':') || authority.contains('@') {
         return Err(Some(Class::Target));
     }
-    let path = if authority == rest.len() { "/" } else { &rest[authority..] };
+    let path = if path.is_empty() { "/" } else { path };
     Ok((path.to_owned(), query))
 }
 
