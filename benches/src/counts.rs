@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::contest::Side;
 use crate::loader::Until;
 use crate::tls::SecureLoader;
-use crate::{Contestant, connect, cpu};
+use crate::{BOUND, Contestant, connect, cpu};
 
 /// What devices do while is counted, in a shorter and in a longer run.
 pub struct Work<'a> {
@@ -71,7 +71,8 @@ pub fn instructions(contestant: Contestant<'_>, work: &Work<'_>) -> Result<f64> 
     work.per_request(|requests| {
         let file = tempfile::NamedTempFile::new()?;
         let out = format!("--callgrind-out-file={}", file.path().display());
-        work.run(contestant, &["valgrind", "--tool=callgrind", &out], requests)?;
+        let wrapper = [&BOUND[..], &["valgrind", "--tool=callgrind", &out]].concat();
+        work.run(contestant, &wrapper, requests)?;
         number_after(&std::fs::read_to_string(file.path())?, "summary: ")
     })
 }
@@ -84,7 +85,8 @@ pub fn heap_calls(contestant: Contestant<'_>, work: &Work<'_>) -> Result<f64> {
     work.per_request(|requests| {
         let file = tempfile::NamedTempFile::new()?;
         let out = format!("--log-file={}", file.path().display());
-        work.run(contestant, &["valgrind", "--run-libc-freeres=no", &out], requests)?;
+        let wrapper = [&BOUND[..], &["valgrind", "--run-libc-freeres=no", &out]].concat();
+        work.run(contestant, &wrapper, requests)?;
         number_after(&std::fs::read_to_string(file.path())?, "total heap usage: ")
     })
 }
@@ -97,7 +99,9 @@ pub fn system_calls(contestant: Contestant<'_>, work: &Work<'_>) -> Result<Calls
     let count = |requests| {
         let file = tempfile::NamedTempFile::new()?;
         let out = file.path().display().to_string();
-        work.run(contestant, &["strace", "-f", "-c", "-o", &out], requests)?;
+        // The tracer does not take the server with it when it is killed.
+        let wrapper = [&BOUND[..], &["strace", "-f", "-c", "-o", &out], &BOUND].concat();
+        work.run(contestant, &wrapper, requests)?;
         Calls::parse(&std::fs::read_to_string(file.path())?)
     };
     let [few, many] = work.requests;

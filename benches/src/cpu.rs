@@ -1,7 +1,7 @@
 //! What a process has used, and which CPU it may use.
 
 use anyhow::{Context, Result};
-use rustix::process::Pid;
+use rustix::process::{Pid, getsid};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// CPU time of all threads of a process that live, in nanoseconds, as the scheduler counted it.
@@ -73,6 +73,15 @@ pub fn unpin(pid: u32) -> Result<()> {
 /// that is not allowed, it has its share, and figures scatter more.
 pub fn prefer(pid: u32) {
     let _ = std::fs::write(format!("/proc/{pid}/autogroup"), "-20");
+}
+
+/// The same for this process and what it starts, if it leads a session of its own: otherwise the
+/// user's shell would go before others, too.
+pub fn prefer_own_session() {
+    let own = std::process::id();
+    if getsid(None).is_ok_and(|session| session.as_raw_nonzero().get().cast_unsigned() == own) {
+        prefer(own);
+    }
 }
 
 fn allow(pid: u32, set: &CpuSet) -> Result<()> {

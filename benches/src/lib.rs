@@ -411,6 +411,9 @@ pub fn connect(server: &Server, fleet: &Fleet, count: u32) -> Result<Vec<(TcpStr
         .collect()
 }
 
+/// A wrapper: the server ends with this program.
+pub const BOUND: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
+
 /// A wrapper: the server is in a session of its own, which can be preferred ([`cpu::prefer`]), and
 /// which ends with this program.
 pub const APART: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "setsid"];

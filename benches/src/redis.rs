@@ -4,7 +4,7 @@ use anyhow::Result;
 use otter_tests::redis::RedisServer;
 
 use crate::loader::{Loader, Until};
-use crate::{Contestant, Fleet, Server};
+use crate::{BOUND, Contestant, Fleet, Server};
 
 /// Lets Redis know the keys of the owner whom rivals of Otter ask for.
 pub fn keep_keys(redis: &RedisServer) {
@@ -26,7 +26,8 @@ pub fn writes(redis: &RedisServer, contestant: Contestant<'_>, changes: bool) ->
         let calls = "trace=write,writev,sendto,sendmsg,sendmmsg";
         redis.call(&["FLUSHALL"]);
         keep_keys(redis);
-        let wrapper = ["strace", "-f", "-yy", "-e", calls, "-o", &path];
+        let tracer = ["strace", "-f", "-yy", "-e", calls, "-o", &path];
+        let wrapper = [&BOUND[..], &tracer, &BOUND].concat();
         let server = Server::start(contestant, &wrapper)?;
         let fleet = server.fleet()?;
         let mut loader = Loader::connect(&server, &fleet, CONNECTIONS)?;

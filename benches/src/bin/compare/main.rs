@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use otter_benches::report::{self, Line, Verdict};
-use otter_benches::{plot, rivals};
+use otter_benches::{cpu, plot, rivals};
 
 use scene::Scene;
 
@@ -64,6 +64,7 @@ fn main() -> Result<()> {
     }
     let mut out = std::io::stdout();
     let Some(wish) = Wish::parse(words, &mut out)? else { return Ok(()) };
+    cpu::prefer_own_session();
     let scene = Scene::new(&wish.otter, wish.is_quick)?;
     writeln!(out, "{}\n", scene.machine())?;
     for reason in scene.left_out() {
