@@ -36,7 +36,8 @@ impl<'a> Work<'a> {
         Self { requests: [5 * CONNECTIONS, 25 * CONNECTIONS], ask: Box::new(by_line) }
     }
 
-    /// One connection after the other, each for one request.
+    /// One connection after the other, each for one request, which leaves when the server sleeps,
+    /// having seen the connection.
     #[must_use]
     pub fn closing() -> Self {
         Self { requests: [100, 600], ask: Box::new(closing) }
@@ -201,8 +202,10 @@ fn by_line(side: &Side, requests: u32) -> Result<()> {
 
 fn closing(side: &Side, requests: u32) -> Result<()> {
     let request = side.fleet.last_check_in(0);
+    let pid = side.server.inner_pid();
     for _ in 0..requests {
         let mut connection = TcpStream::connect(side.server.address())?;
+        wait_until_asleep(pid)?;
         connection.write_all(&request)?;
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer)?;

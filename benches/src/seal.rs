@@ -2,7 +2,7 @@
 //! AES-128-GCM of ring.
 //!
 //! In memory, without sockets: CPU time of this thread. The core seals 1 MiB over TLS 1.3 with
-//! AES-128-GCM, in records of 16 KiB: once from memory, once read from a file as `otter serve` does.
+//! AES-128-GCM, in records of 16 KiB: once from memory, once from a file as `otter serve` does.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -153,8 +153,8 @@ impl SecureLoader {
     ///
     /// # Errors
     /// If a connection or a handshake fails, an answer is not what it must be, nothing happens for
-    /// a minute, or a handshake is full that must be resumed, or the other way round: those of clients
-    /// that resume must all be resumed but their first one.
+    /// a minute, or a handshake is full that must be resumed, or the other way round: those of
+    /// clients that resume must all be resumed but their first one.
     pub fn run(&mut self, until: Until) -> Result<Done> {
         let start = Instant::now();
         let mut done = Done::default();

@@ -30,6 +30,8 @@ pub(crate) struct Scene {
     /// How many silent connections there may be.
     pub(crate) idle: u64,
     is_quick: bool,
+    /// How many processes wanted a CPU in the minute before the start.
+    load: String,
     started: Instant,
     /// When to begin no more rounds than must be.
     deadline: Cell<Instant>,
@@ -48,6 +50,7 @@ impl Scene {
         setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
         let wanted = if is_quick { IDLE / 4 } else { IDLE };
         let started = Instant::now();
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Ok(Self {
             otter: otter.canonicalize()?,
             here: std::env::current_exe()?,
@@ -60,6 +63,7 @@ impl Scene {
             cpus: cpu::pair()?,
             idle: most.map_or(wanted, |most| wanted.min(most.saturating_sub(500))),
             is_quick,
+            load: load.split(' ').next().unwrap_or_default().to_owned(),
             started,
             deadline: Cell::new(started),
         })
@@ -122,9 +126,8 @@ impl Scene {
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
         let model =
             model.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, name)| name);
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load = load.split(' ').next().unwrap_or_default();
         let linux = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let load = &self.load;
         format!(
             "{} CPUs ({model}), load {load} at the start, Linux {}; {}; one worker of each server.",
             cpus.lines().filter(|line| line.starts_with("processor")).count(),
