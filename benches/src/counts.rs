@@ -92,7 +92,7 @@ pub fn heap_calls(contestant: Contestant<'_>, work: &Work<'_>) -> Result<f64> {
     })
 }
 
-/// System calls of one more request, by their names.
+/// System calls of one more request, by their names: the fewest of three runs.
 ///
 /// # Errors
 /// If there is no `strace`, or the server does not do what it must.
@@ -105,8 +105,19 @@ pub fn system_calls(contestant: Contestant<'_>, work: &Work<'_>) -> Result<Calls
         work.run(contestant, &wrapper, requests)?;
         Calls::parse(&std::fs::read_to_string(file.path())?)
     };
+    // What a busy machine does to a run adds calls: the server wakes before all have asked.
+    let fewest = |requests| -> Result<Calls> {
+        let mut calls = count(requests)?;
+        for _ in 1..RUNS {
+            let others = count(requests)?;
+            if others.total() < calls.total() {
+                calls = others;
+            }
+        }
+        Ok(calls)
+    };
     let [few, many] = work.requests;
-    Ok(count(many)?.minus(&count(few)?, f64::from(many - few)))
+    Ok(fewest(many)?.minus(&fewest(few)?, f64::from(many - few)))
 }
 
 /// How often which system call was made.
@@ -247,6 +258,7 @@ fn number_after(text: &str, mark: &str) -> Result<u64> {
 }
 
 const CONNECTIONS: u32 = 64;
+const RUNS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

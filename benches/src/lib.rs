@@ -59,8 +59,8 @@ pub enum Contestant<'a> {
     /// The same, told what is best for downloads over loopback: `tcp_nopush off`, send buffers of
     /// 256 KiB.
     NginxTuned,
-    /// As [`Contestant::Nginx`], which also listens for TLS with this certificate: Debian's settings, with a cache
-    /// of sessions, so that those without tickets resume, too.
+    /// As [`Contestant::Nginx`], which also listens for TLS with this certificate: Debian's
+    /// settings, with a cache of sessions, so that those without tickets resume, too.
     NginxTls(&'a Certificate),
 }
 

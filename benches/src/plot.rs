@@ -45,7 +45,8 @@ fn row(svg: &mut String, y: usize, line: &Line) {
         let (low, high) = (place(ratio.low), place(ratio.high));
         let _ = writeln!(
             svg,
-            "<line class=\"{class} spread\" x1=\"{low:.1}\" y1=\"{y}\" x2=\"{high:.1}\" y2=\"{y}\"/>"
+            "<line class=\"{class} spread\" x1=\"{low:.1}\" y1=\"{y}\" x2=\"{high:.1}\" \
+             y2=\"{y}\"/>"
         );
     }
     let x = place(ratio.median);

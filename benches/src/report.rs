@@ -98,15 +98,23 @@ impl Line {
         if is_reached { Verdict::Pass } else { Verdict::Fail }
     }
 
-    /// Whether another run might say the opposite: the bar is within what is not sure.
+    /// Whether another run might say the opposite: the bar is within what is not sure, or so near
+    /// to the median as two runs may be apart.
     #[must_use]
     pub fn is_close(&self) -> bool {
         match self.bar {
             Bar::Ratio(Goal { pass, .. }) => {
-                self.rounds > 1 && (self.surely[0]..=self.surely[1]).contains(&pass)
+                self.rounds > 1
+                    && (self.is_unsure() || (self.ratio.median / pass - 1.0).abs() <= RUNS)
             }
             Bar::Own(_) | Bar::None => false,
         }
+    }
+
+    /// Whether more rounds might say the opposite.
+    fn is_unsure(&self) -> bool {
+        matches!(self.bar, Bar::Ratio(Goal { pass, .. })
+            if (self.surely[0]..=self.surely[1]).contains(&pass))
     }
 
     /// Where the bar is, as a ratio.
@@ -165,7 +173,7 @@ pub fn is_settled([ours, theirs]: [&[f64]; 2], bar: Bar) -> bool {
     let [first, second] = [0..half, half..ours.len()].map(|part| {
         Line::measured(0, "", "", [&ours[part.clone()], &theirs[part]], bar).ratio.median
     });
-    (first / second - 1.0).abs() <= HALVES && !line.is_close()
+    (first / second - 1.0).abs() <= HALVES && !line.is_unsure()
 }
 
 /// The lines as columns of text.
@@ -257,6 +265,8 @@ fn surely(values: &[f64]) -> [f64; 2] {
 
 /// Counts are exact but for what happens once in a run.
 const EXACT: f64 = 0.005;
+/// How far the medians of two runs were apart where nothing but the machine's load had changed.
+const RUNS: f64 = 0.08;
 /// How far the ratios of two halves may be apart.
 const HALVES: f64 = 0.15;
 

@@ -38,8 +38,8 @@ usage: compare [--only NAME].. [--quick] [--minutes N] [--out FOLDER] [--list] [
 /// A part of the comparison.
 type Part = fn(&Scene) -> Result<Vec<Line>>;
 
-/// The seconds are those that a part may take where there is enough time; what it must do takes half
-/// of that.
+/// The seconds are those that a part may take where there is enough time; what it must do takes
+/// half of that.
 const PARTS: [(&str, &str, u32, Part); 14] = [
     ("instructions", "user instructions of a check-in, by callgrind", 60, check_in::instructions),
     ("calls", "heap calls and system calls of a check-in", 60, check_in::calls),
