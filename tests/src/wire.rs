@@ -44,6 +44,52 @@ impl Line {
     };
 }
 
+/// What all connections of a place leave by: so many bytes per second, one segment after the other.
+/// As each connection has few under way, all have the same share.
+#[derive(Clone, Debug)]
+pub struct SharedLine {
+    bytes_per_s: u64,
+    /// When all that was sent has left.
+    free_at: Duration,
+    bytes: u64,
+    idle: Duration,
+}
+
+impl SharedLine {
+    /// A line that carries so much.
+    #[must_use]
+    pub fn new(bytes_per_s: u64) -> Self {
+        Self { bytes_per_s, free_at: Duration::ZERO, bytes: 0, idle: Duration::ZERO }
+    }
+
+    /// When a segment that is sent at the time `at` has left.
+    pub fn pass(&mut self, at: Duration, bytes: usize) -> Duration {
+        self.idle += at.saturating_sub(self.free_at);
+        let nanoseconds = (bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s;
+        self.free_at = self.free_at.max(at) + Duration::from_nanos(nanoseconds);
+        self.bytes += bytes as u64;
+        self.free_at
+    }
+
+    /// How long it carried nothing before the last byte of all.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    /// What it carried.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When it has carried all that was sent.
+    #[must_use]
+    pub fn free_at(&self) -> Duration {
+        self.free_at
+    }
+}
+
 /// What a read brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -105,6 +151,16 @@ impl Pipe {
 
     /// Writes as much as there is room for; how much that was.
     pub fn write(&mut self, at: Duration, bytes: &[u8]) -> usize {
+        self.write_by(at, bytes, None)
+    }
+
+    /// The same by a line that others use as well.
+    pub fn write_by(
+        &mut self,
+        at: Duration,
+        bytes: &[u8],
+        mut line: Option<&mut SharedLine>,
+    ) -> usize {
         let taken = bytes.len().min(self.room());
         if self.finished {
             return taken;
@@ -114,7 +170,8 @@ impl Pipe {
             let most = left.len().min(self.line.segment_bytes_max);
             let length =
                 if self.line.cut { self.random.between(1, most as u64) as usize } else { most };
-            self.travel(at, Piece::Bytes(left[..length].to_vec()));
+            let leaves_at = line.as_mut().map_or(at, |line| line.pass(at, length));
+            self.travel(leaves_at, Piece::Bytes(left[..length].to_vec()));
             left = &left[length..];
         }
         taken
