@@ -149,7 +149,7 @@ impl World {
 
     /// From now on all images that a server sends share a line of so many bytes per second.
     pub fn narrow(&mut self, server: usize, bytes_per_s: u64) {
-        self.servers[server].line = Some(SharedLine::new(bytes_per_s));
+        self.servers[server].line = Some(SharedLine::new(self.clock.at(), bytes_per_s));
     }
 
     /// The line of a server, if its images share one.

@@ -259,7 +259,7 @@ impl Link {
         id: u64,
         desk: &mut Desk,
         random: &mut Random,
-        line: Option<&mut SharedLine>,
+        mut line: Option<&mut SharedLine>,
     ) -> bool {
         let at = clock.at();
         if self.breaks_at.is_some_and(|breaks_at| breaks_at <= at) {
@@ -268,6 +268,9 @@ impl Link {
         self.up.arrive(at);
         self.down.arrive(at);
         self.write_up(at);
+        if let Some(line) = line.as_mut().filter(|_| !self.is_held && !self.is_left) {
+            self.down.give_up(at, line);
+        }
         if !self.is_held && !self.is_left && self.down.readable() > 0 {
             // Bytes that arrive at a closed socket are answered with a reset.
             self.down.read(usize::MAX);
