@@ -274,6 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn the_floor_is_bytes_and_downloads() {
+        let at = clock();
+        let config = Config { transfer_backlog_bytes_min: 1 << 20, ..config() };
+        let admitted = |bytes| {
+            let config = config.on_another_line();
+            let all = (0..9).map_while(|_| config.outflow.admit(bytes, at(0), &config).ok());
+            all.collect::<Vec<Share>>().len()
+        };
+        assert_eq!(admitted(1), 4, "one for each 256 KiB");
+        assert_eq!(admitted(400_000), 3, "until a MiB is ahead");
+    }
+
+    #[test]
     fn what_a_socket_takes_at_once_is_no_rate() {
         let (config, at) = (config(), clock());
         let mut first = config.outflow.admit(5000, at(0), &config).expect("nothing is ahead");
