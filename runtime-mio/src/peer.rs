@@ -84,6 +84,12 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
         self.flags & (WATCHED | SHUT) == SHUT
     }
 
+    /// Has it sent a part of a request?
+    pub(crate) fn is_midway(&self) -> bool {
+        let connection = &self.connection;
+        connection.wants_read() && !connection.is_idle() && self.flags & SHUT == 0
+    }
+
     /// Its end may have come.
     pub(crate) fn look(&mut self, _: Now) {
         self.flags |= READABLE;

@@ -212,7 +212,6 @@ impl Running {
             return None;
         }
         let mut peer = Peer::new(stream);
-        peer.send(check_in(99));
         let reply = peer.reply();
         assert!(peer.rest().is_empty());
         Some(reply)
