@@ -130,6 +130,7 @@ mod legible;
 mod machine;
 mod mandate;
 mod now;
+mod outflow;
 pub mod query;
 pub mod report;
 mod security;

@@ -145,6 +145,10 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
             }
             State::Responding(exchange, stream) => {
                 exchange.advance(n, stream.as_deref_mut());
+                if let Some(stream) = stream {
+                    let began_now = now.instant + self.config.transfer_timeout;
+                    stream.note_sent(now, exchange.until != Some(began_now));
+                }
                 let head_left = !exchange.unsent().is_empty();
                 match stream {
                     _ if head_left => {}

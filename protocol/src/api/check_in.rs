@@ -198,8 +198,11 @@ fn choose(
         failed: guard::tells_failure(plan.status.bytes(&context.scratch.text)),
         other_version: reported.is_some() && reported != device.version.as_deref(),
     };
-    let unix = context.now.unix;
-    match guard::advise(device.offered, offer.release, aftermath, unix, context.config) {
+    let (unix, config) = (context.now.unix, context.config);
+    match guard::advise(device.offered, offer.release, aftermath, unix, config) {
+        Advice::Offer(_) if !config.outflow.offers(offer.size, context.now, config) => {
+            (Verb::Ok { held_back: true }, None)
+        }
         Advice::Offer(state) => {
             let (offer, mac) = (Arc::clone(offer), plan.mac.or(device.mac));
             (Verb::Offer { offer, mac }, Some(state))
