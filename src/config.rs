@@ -519,7 +519,7 @@ mod tests {
     use crate::failure::Context;
 
     /// Fields of the core's settings that are no settings.
-    const KEPT: [&str; 2] = ["spare", "buffers", "outflow"];
+    const KEPT: [&str; 3] = ["spare", "buffers", "outflow"];
 
     #[test]
     fn the_documentation_lists_exactly_these_keys_with_their_defaults() {

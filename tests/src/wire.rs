@@ -334,7 +334,8 @@ mod tests {
         let (mut one, mut other) = (pipe(quick), pipe(quick));
         one.write_by(Duration::ZERO, &[1; 500], Some(&mut line));
         other.write_by(Duration::ZERO, &[2; 500], Some(&mut line));
-        (one.arrive(LATER / 2), other.arrive(LATER / 2));
+        one.arrive(LATER / 2);
+        other.arrive(LATER / 2);
         assert_eq!((one.readable(), other.readable()), (500, 0));
         other.give_up(LATER / 2, &mut line);
         one.write_by(LATER / 2, &[1; 500], Some(&mut line));
