@@ -56,9 +56,9 @@ impl<'a> Fields<'a> {
         &self.values[name as usize]
     }
 
-    /// Two check-ins with equal digests keep the same facts, but for the radio's moods and the words
-    /// of a failed update: where there are none in `body`, which these fields were read from, it is
-    /// the body's own digest.
+    /// Two check-ins with equal digests keep the same facts, but for the radio's moods and the
+    /// words of a failed update: where there are none in `body`, which these fields were read from,
+    /// it is the body's own digest.
     pub(super) fn digest(&self, body: &[u8]) -> u64 {
         let is_absent = |name: Name| self.of(name).is_absent();
         let failed = self.of(Name::Status).text().is_some_and(|text| tells_failure(text.raw()));
