@@ -80,6 +80,8 @@ pub(crate) struct Settings {
     send_window_s: u64,
     send_window_bytes_min: u64,
     transfer_timeout_s: u64,
+    transfer_backlog_s: u64,
+    transfer_backlog_bytes_min: u64,
     linger_timeout_ms: u64,
     linger_bytes_max: u32,
     status_mode: Statuses,
@@ -137,6 +139,8 @@ impl Settings {
         core.send_window = Duration::from_secs(self.send_window_s);
         core.send_window_bytes_min = self.send_window_bytes_min;
         core.transfer_timeout = Duration::from_secs(self.transfer_timeout_s);
+        core.transfer_backlog = Duration::from_secs(self.transfer_backlog_s);
+        core.transfer_backlog_bytes_min = self.transfer_backlog_bytes_min;
         core.linger_timeout = Duration::from_millis(self.linger_timeout_ms);
         core.linger_bytes_max = self.linger_bytes_max;
         core.status_mode = match self.status_mode {
@@ -311,6 +315,7 @@ impl Settings {
             ("token_replicas_timeout_ms", self.token_replicas_timeout_ms, ms),
             ("send_window_s", self.send_window_s, s),
             ("transfer_timeout_s", self.transfer_timeout_s, s),
+            ("transfer_backlog_s", self.transfer_backlog_s, s),
             ("linger_timeout_ms", self.linger_timeout_ms, ms),
             ("seen_resolution_s", self.seen_resolution_s, s),
             ("token_unused_s", self.token_unused_s, s),
@@ -400,6 +405,8 @@ impl Default for Settings {
             send_window_s: core.send_window.as_secs(),
             send_window_bytes_min: core.send_window_bytes_min,
             transfer_timeout_s: core.transfer_timeout.as_secs(),
+            transfer_backlog_s: core.transfer_backlog.as_secs(),
+            transfer_backlog_bytes_min: core.transfer_backlog_bytes_min,
             linger_timeout_ms: millis(core.linger_timeout),
             linger_bytes_max: core.linger_bytes_max,
             status_mode: match core.status_mode {
@@ -512,7 +519,7 @@ mod tests {
     use crate::failure::Context;
 
     /// Fields of the core's settings that are no settings.
-    const KEPT: [&str; 2] = ["spare", "buffers"];
+    const KEPT: [&str; 3] = ["spare", "buffers", "outflow"];
 
     #[test]
     fn the_documentation_lists_exactly_these_keys_with_their_defaults() {
@@ -561,6 +568,7 @@ mod tests {
                    pipelined_requests_max = 8\nidle_timeout_s = 9\nhead_timeout_s = 110\n\
                    body_timeout_s = 11\nanswer_timeout_ms = 12\nretry_after_s = 113\n\
                    send_window_s = 14\nsend_window_bytes_min = 15\ntransfer_timeout_s = 16\n\
+                   transfer_backlog_s = 25\ntransfer_backlog_bytes_min = 26\n\
                    linger_timeout_ms = 17\nlinger_bytes_max = 18\nstatus_mode = \"http\"\n\
                    thinx_get_200 = true\nseen_resolution_s = 19\ntoken_unused_s = 20\n\
                    token_used_s = 21\noffers_max = 22\nfailure_backoff_s = 23\n\

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::buffers::Buffers;
 use crate::exchange::Spare;
+use crate::outflow::Outflow;
 
 /// Settings of the core, shared by any number of connections.
 ///
@@ -59,6 +60,14 @@ pub struct Config {
     pub send_window_bytes_min: u64,
     /// How long one answer may take to send in all. Default 15 min. Beyond: closed.
     pub transfer_timeout: Duration,
+    /// A download begins only while what was admitted before it would leave within this time, at
+    /// the rate of the last seconds. Default 3 min: downloads that share a line evenly then take
+    /// twice as long, well within `transfer_timeout`. Beyond: 503, and the token is as it was;
+    /// from half of it on check-ins get no offer ([`crate::Outcome::HeldBack`]).
+    pub transfer_backlog: Duration,
+    /// Bytes of images that are admitted in any case; also one download for each 256 KiB of it.
+    /// Default 64 MiB. `u64::MAX`: no download is put off, whatever the line carries.
+    pub transfer_backlog_bytes_min: u64,
     /// After the last answer: how long the peer's remaining bytes are read and dropped, so that
     /// they cannot reset the answer away. Default 1 s. Beyond: closed.
     pub linger_timeout: Duration,
@@ -89,6 +98,7 @@ pub struct Config {
     pub public_url: Option<Arc<str>>,
     pub(crate) spare: Spare,
     pub(crate) buffers: Buffers,
+    pub(crate) outflow: Outflow,
 }
 
 /// Which status codes refusals of the device API carry. The bodies are the same in both.
@@ -99,6 +109,15 @@ pub enum StatusMode {
     Thinx,
     /// 400, 401, 403 and 404 as RFC 9110 means them.
     Http,
+}
+
+impl Config {
+    /// The same settings for connections that share no line with those of `self`. Clones do share
+    /// it: what the line carries is what all of a server's threads send together.
+    #[must_use]
+    pub fn on_another_line(&self) -> Self {
+        Self { outflow: Outflow::default(), ..self.clone() }
+    }
 }
 
 impl Default for Config {
@@ -121,6 +140,8 @@ impl Default for Config {
             send_window: Duration::from_secs(30),
             send_window_bytes_min: 7680,
             transfer_timeout: Duration::from_secs(15 * 60),
+            transfer_backlog: Duration::from_secs(3 * 60),
+            transfer_backlog_bytes_min: 64 * 1024 * 1024,
             linger_timeout: Duration::from_secs(1),
             linger_bytes_max: 65536,
             status_mode: StatusMode::Thinx,
@@ -133,6 +154,7 @@ impl Default for Config {
             public_url: None,
             spare: Spare::default(),
             buffers: Buffers::default(),
+            outflow: Outflow::default(),
         }
     }
 }
@@ -141,7 +163,8 @@ impl Default for Config {
 mod tests {
     use super::*;
 
-    /// What connections lend each other is no setting: it is neither copied nor shown.
+    /// What connections lend each other is no setting: it is neither copied nor shown. What they
+    /// know of their line is not shown either.
     #[test]
     fn a_clone_has_the_settings_and_nothing_else() {
         let config = Config { head_bytes_max: 1000, ..Config::default() };
@@ -150,6 +173,6 @@ mod tests {
         assert_eq!((config.head_bytes_max, clone.head_bytes_max), (1000, 1000));
         let shown = format!("{clone:?}");
         assert!(shown.contains("head_bytes_max: 1000"), "{shown}");
-        assert!(shown.ends_with("spare: Spare, buffers: Buffers }"), "{shown}");
+        assert!(shown.ends_with("spare: Spare, buffers: Buffers, outflow: Outflow }"), "{shown}");
     }
 }

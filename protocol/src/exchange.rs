@@ -165,6 +165,7 @@ impl Exchange {
     /// The answer is written: what was kept for it is not needed any more. It may take its peer a
     /// quarter of an hour.
     pub(crate) fn answered(&mut self) {
+        self.plan = None;
         for buffer in [&mut self.scratch.text, &mut self.scratch.body] {
             buffer.clear();
             give_back(buffer);
@@ -214,6 +215,8 @@ impl Exchange {
 
     /// Ends the exchange with its report, or with `outcome` where the answer did not all leave.
     pub(crate) fn end(&mut self, now: Now, cut_short: Option<Outcome>) {
+        // It may have a part of the line.
+        self.plan = None;
         let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
         let report = self.report.get_or_insert(Report {
             endpoint,

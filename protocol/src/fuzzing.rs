@@ -17,6 +17,13 @@ use crate::http::{Framing, Head, Method, Refused, Request, Selection};
 use crate::report::Refusal;
 use crate::tls::hello::{Hello, look};
 
+/// Of the line that the connections of a configuration share: bytes that are admitted and have not
+/// left, and downloads.
+#[must_use]
+pub fn admitted(config: &Config) -> (u64, u64) {
+    config.outflow.admitted()
+}
+
 /// The head of a request: every cut gives the same verdict (law 1), and what is accepted ends with
 /// an empty line within the limit, has one meaning, and does not depend on what follows.
 ///

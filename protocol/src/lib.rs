@@ -130,6 +130,7 @@ mod legible;
 mod machine;
 mod mandate;
 mod now;
+mod outflow;
 pub mod query;
 pub mod report;
 mod security;
@@ -142,6 +143,7 @@ mod tls;
 mod tls;
 pub mod transmit;
 pub mod update;
+mod words;
 
 pub use api::no_room;
 pub use config::{Config, StatusMode};

@@ -105,7 +105,7 @@ pub enum Outcome {
     /// Check-in: answered with an offer and a token.
     Offered,
     /// Check-in: an update exists, and the device is left alone for now, because it reported a
-    /// failure or was offered the same too often.
+    /// failure or was offered the same too often, or because the line has enough to carry.
     HeldBack,
     /// A token was issued on request.
     Issued,
@@ -158,6 +158,8 @@ pub enum Refusal {
     Precondition,
     /// The store cannot answer now.
     Unavailable,
+    /// The line has enough to carry: a download must come back later.
+    PutOff,
 }
 
 impl CloseReason {
@@ -215,7 +217,7 @@ impl Endpoint {
 
 impl Outcome {
     /// Every outcome, in their order; refusals last.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Registered,
         Self::Current,
         Self::Offered,
@@ -242,6 +244,7 @@ impl Outcome {
         Self::Refused(Refusal::BadRange),
         Self::Refused(Refusal::Precondition),
         Self::Refused(Refusal::Unavailable),
+        Self::Refused(Refusal::PutOff),
     ];
 
     /// Where it stands in [`Outcome::ALL`].

@@ -3,6 +3,8 @@
 use crate::api::Part;
 use crate::exchange::Exchange;
 use crate::id::Token;
+use crate::now::Now;
+use crate::outflow::Share;
 use crate::report::CloseReason;
 
 /// What a connection is doing. It moves from one to the other in `connection.rs` only.
@@ -32,6 +34,8 @@ pub(crate) struct Stream<I> {
     pub(crate) end: u64,
     /// The token to claim, and the first byte that its claim lets out.
     pub(crate) hold: Option<(Token, u64)>,
+    /// What it has of the line; `None` for what nobody sends.
+    share: Option<Share>,
 }
 
 impl<I> State<I> {
@@ -84,6 +88,14 @@ impl<I> Stream<I> {
             at: part.start,
             end: part.end,
             hold: hold.map(|token| (token, tail.max(part.start))),
+            share: part.share,
+        }
+    }
+
+    /// Tells the line how far it is.
+    pub(crate) fn note_sent(&mut self, now: Now, is_paced: bool) {
+        if let Some(share) = &mut self.share {
+            share.left(self.end - self.at, now, is_paced);
         }
     }
 

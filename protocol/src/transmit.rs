@@ -9,7 +9,8 @@ pub enum Transmit<'a, I> {
     Bytes {
         /// The bytes, never empty.
         bytes: &'a [u8],
-        /// More follows at once, of an image: send with `MSG_MORE`, so that both share a segment.
+        /// More follows at once: bytes of an image, or the end of the connection. Sent with
+        /// `MSG_MORE`, both share a segment.
         more: bool,
     },
     /// Part of an image.

@@ -52,6 +52,8 @@ const FAILED: u16 = 8;
 const SHUT: u16 = 16;
 /// It waits for its turn to go on with its handshake.
 const WAITING: u16 = 32;
+/// The poll tells of it.
+const WATCHED: u16 = 64;
 
 impl<I: AsRef<[u8]> + Clone> Peer<I> {
     /// A socket that was just accepted: worth a try in both directions.
@@ -66,6 +68,31 @@ impl<I: AsRef<[u8]> + Clone> Peer<I> {
             | (WRITABLE * u16::from(event.is_writable()))
             | ((READABLE | ENDED) * u16::from(event.is_read_closed()))
             | (FAILED * u16::from(event.is_error()));
+    }
+
+    /// The poll tells of it from now on.
+    pub(crate) fn watched(&mut self) {
+        self.flags |= WATCHED;
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.flags & WATCHED != 0
+    }
+
+    /// Has it been told everything, and will the poll not tell of its end?
+    pub(crate) fn leaves_unwatched(&self) -> bool {
+        self.flags & (WATCHED | SHUT) == SHUT
+    }
+
+    /// Has it sent a part of a request?
+    pub(crate) fn is_midway(&self) -> bool {
+        let connection = &self.connection;
+        connection.wants_read() && !connection.is_idle() && self.flags & SHUT == 0
+    }
+
+    /// Its end may have come.
+    pub(crate) fn look(&mut self, _: Now) {
+        self.flags |= READABLE;
     }
 
     /// Must it wait, because what it sent costs much and others are to have their turn first? True

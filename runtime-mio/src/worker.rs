@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
@@ -64,6 +65,12 @@ pub(crate) struct Worker<S: Store> {
     hand: usize,
     /// Peers that wait to go on with their handshakes.
     handshakes: VecDeque<u32>,
+    /// Who came in this turn, and by which door: the poll does not tell of them yet.
+    newcomers: Vec<(u32, usize)>,
+    /// When to look for the ends of those of whom the poll will never tell.
+    leaving: VecDeque<(Instant, u32)>,
+    /// Has somebody come in in this turn, or sent a part of a request?
+    more_is_near: bool,
     /// `Some` from the order to stop on.
     drain_until: Option<Instant>,
     queries: Vec<(Ticket, Query)>,
@@ -115,6 +122,9 @@ impl<S: Store<Image: Legible>> Worker<S> {
             serial: 0,
             hand: 0,
             handshakes: VecDeque::new(),
+            newcomers: Vec::new(),
+            leaving: VecDeque::new(),
+            more_is_near: false,
             drain_until: None,
             queries: Vec::new(),
             answers: Vec::new(),
@@ -125,7 +135,7 @@ impl<S: Store<Image: Legible>> Worker<S> {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while self.drain_until.is_none_or(|at| self.now() < at && !self.peers.is_empty()) {
-            match self.seat.poll.poll(&mut events, self.timeout()) {
+            match self.wait(&mut events) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -141,6 +151,21 @@ impl<S: Store<Image: Legible>> Worker<S> {
             self.scope.desk.tally.closed(CloseReason::Shutdown);
         }
         Ok(())
+    }
+
+    /// Waits until something happens. Who came in, or sent a part of a request, is mostly not
+    /// alone, or has sent the rest within microseconds: where nobody has to be served at once, they
+    /// gather meanwhile, which costs less than to wake up for each of them.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        if std::mem::take(&mut self.more_is_near) {
+            self.seat.poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+            thread::sleep(GATHER);
+        }
+        let timeout = self.timeout();
+        self.seat.poll.poll(events, timeout)
     }
 
     fn turn(&mut self, events: &Events) {
@@ -159,6 +184,46 @@ impl<S: Store<Image: Legible>> Worker<S> {
             self.drain();
         }
         self.exchange();
+        self.settle();
+    }
+
+    /// Who came in this turn and stays is watched from now on. Most devices send a request at once,
+    /// and its answer is all there is to do: their ends are looked for once, a little later, which
+    /// costs less than to let the poll tell.
+    fn settle(&mut self) {
+        let (now, at) = (self.now(), self.now() + LOOK_AFTER);
+        while self.leaving.front().is_some_and(|(at, _)| *at <= now) {
+            self.look();
+        }
+        while let Some((slot, door)) = self.newcomers.pop() {
+            match self.peers.get(slot as usize) {
+                Some(peer) if peer.leaves_unwatched() => self.leaving.push_back((at, slot)),
+                Some(_) | None => self.watch(slot, door),
+            }
+        }
+    }
+
+    /// Looks for the end of who has been leaving for longest.
+    fn look(&mut self) {
+        let Some((_, slot)) = self.leaving.pop_front() else { return };
+        if self.peers.get(slot as usize).is_some_and(Peer::leaves_unwatched) {
+            self.drive(slot, Peer::look);
+            self.watch(slot, 0);
+        }
+    }
+
+    /// Lets the poll tell of a peer, and first of what is there already.
+    fn watch(&mut self, slot: u32, door: usize) {
+        let peer = self.peers.get_mut(slot as usize).filter(|peer| !peer.is_watched());
+        let Some(peer) = peer else { return };
+        let mut source = SourceFd(&peer.socket.as_raw_fd());
+        match self.seat.poll.registry().register(&mut source, Token(slot as usize), ANY) {
+            Ok(()) => peer.watched(),
+            Err(error) => {
+                self.peers.remove(slot as usize);
+                self.pause(&error, door);
+            }
+        }
     }
 
     /// Tells a peer what happened. Then it does all it can, unless that costs much and others are
@@ -205,12 +270,13 @@ impl<S: Store<Image: Legible>> Worker<S> {
         }));
         match (driven, peer.connection.closed()) {
             (Ok(Ok(again)), None) => {
-                if again {
+                if again && peer.is_watched() {
                     // For another edge at once, after the others have had their turn.
                     let mut source = SourceFd(&peer.socket.as_raw_fd());
                     let (registry, token) = (self.seat.poll.registry(), Token(slot as usize));
                     let _ = registry.reregister(&mut source, token, ANY);
                 }
+                self.more_is_near |= peer.is_midway();
                 self.deadlines.arm(slot, peer.connection.poll_timeout().unwrap_or(now.instant));
                 return;
             }
@@ -305,7 +371,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
     /// No descriptor, no memory: trying again at once would only burn the CPU that the peers need
     /// to finish and make room. No edge tells of those who wait already, so the pause has an end.
     fn pause(&mut self, error: &io::Error, door: usize) {
-        self.seat.doors[door].open_at = Some(self.now() + PAUSE);
+        let (until, door) = (self.now() + PAUSE, self.seat.doors.get_mut(door));
+        door.into_iter().for_each(|door| door.open_at = Some(until));
         self.scope.desk.tally.accept_pauses.add(1);
         tracing::warn!(%error, "cannot accept; allow more open files or lower connections_max");
     }
@@ -317,20 +384,23 @@ impl<S: Store<Image: Legible>> Worker<S> {
         let (config, security) = (&self.scope.options.config, &self.seat.doors[door].security);
         let connection = Connection::accept(Arc::clone(config), security, self.scope.now);
         let slot = self.peers.insert(Peer::new(connection, socket));
-        let mut source = SourceFd(&self.peers[slot].socket.as_raw_fd());
-        if let Err(error) = self.seat.poll.registry().register(&mut source, Token(slot), ANY) {
-            self.peers.remove(slot);
-            return self.pause(&error, door);
-        }
+        self.newcomers.push((slot as u32, door));
+        self.more_is_near = true;
         self.scope.desk.tally.accepted.add(1);
         // The request is often there already, and often its answer is all there is to do.
         self.meet(slot as u32, |_, _| {});
     }
 
-    /// Closes an idle connection: going round, the next one. An exact order of all, to close the
-    /// one that is idle for longest, would cost every connection 8 bytes, and every request an
-    /// update.
+    /// Closes a connection whose end has come, or else an idle one: going round, the next one. An
+    /// exact order of all, to close the one that is idle for longest, would cost every connection
+    /// 8 bytes, and every request an update.
     fn make_room(&mut self) -> bool {
+        while !self.leaving.is_empty() {
+            self.look();
+            if self.peers.len() < self.scope.options.connections_max {
+                return true;
+            }
+        }
         let is_found = (0..EVICTION_TRIES.min(self.peers.len())).any(|_| {
             // As many as there may be: no slot before the last one is free.
             self.hand = (self.hand + 1) % self.peers.len();
@@ -369,7 +439,8 @@ impl<S: Store<Image: Legible>> Worker<S> {
 
     fn timeout(&self) -> Option<Duration> {
         let is_busy = !self.queries.is_empty() || !self.handshakes.is_empty();
-        let next = [is_busy.then_some(self.now()), self.deadlines.next(), self.drain_until];
+        let look = self.leaving.front().map(|(at, _)| *at);
+        let next = [is_busy.then_some(self.now()), self.deadlines.next(), self.drain_until, look];
         let doors = self.seat.doors.iter().map(|door| door.open_at);
         next.into_iter()
             .chain(doors)
@@ -399,6 +470,10 @@ const HANDSHAKES_MAX: usize = 2048;
 const BATCHES_PER_TURN: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
 const EVICTION_TRIES: usize = 64;
+/// With what a timer is late, 50 us, no more than a tenth of a millisecond.
+const GATHER: Duration = Duration::from_micros(30);
+/// A device that is told everything has mostly closed its side by then.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
 const CUT_SHORT: &str = "a file was cut short while its image was sent";
 /// Also how often the log may say so.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -128,6 +128,21 @@ fn without_any_room_everybody_is_refused() {
     assert_eq!((server.counters().refused, server.counters().accepted), (3, 0));
 }
 
+/// The end of a connection on which all is said may be looked for later, but not while others wait
+/// for its place.
+#[test]
+fn who_has_left_keeps_nobody_out() {
+    let server = Running::start(&Plain::new(), |options| options.connections_max = 1);
+    for device in 0..20 {
+        let request = check_in(device).replace("Host:", "Connection: close\r\nHost:");
+        let mut peer = server.connect();
+        assert!(peer.exchange(request).text().contains(&alias(device)));
+        assert!(peer.rest().is_empty(), "the end");
+    }
+    let counters = server.wait("an empty server", |counters| counters.open == 0);
+    assert_eq!((counters.refused, counters.broken), (0, 0));
+}
+
 #[test]
 fn an_idle_connection_makes_room_for_a_new_one() {
     let server = Running::start(&Plain::new(), |options| options.connections_max = 3);

@@ -391,7 +391,7 @@ const PREFIX: &str = "otter";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Shown from the start, so that a rate can be taken of the first one, too.
 const CHECK_IN_OUTCOMES: [&str; 5] = ["registered", "current", "offered", "held_back", "refused"];
-const REFUSALS: [(Refusal, &str); 15] = [
+const REFUSALS: [(Refusal, &str); 16] = [
     (Refusal::NoRoute, "no_route"),
     (Refusal::Malformed, "malformed"),
     (Refusal::NotTls, "not_tls"),
@@ -407,6 +407,7 @@ const REFUSALS: [(Refusal, &str); 15] = [
     (Refusal::BadRange, "bad_range"),
     (Refusal::Precondition, "precondition"),
     (Refusal::Unavailable, "unavailable"),
+    (Refusal::PutOff, "put_off"),
 ];
 
 #[cfg(test)]

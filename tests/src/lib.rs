@@ -65,5 +65,5 @@ pub use request::{Fields, Request};
 pub use samples::{Sample, samples};
 pub use scene::Scene;
 pub use token_model::TokenModel;
-pub use wire::{Line, Pipe, Read};
+pub use wire::{Line, Pipe, Read, SharedLine};
 pub use world::World;

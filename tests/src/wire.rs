@@ -44,6 +44,57 @@ impl Line {
     };
 }
 
+/// What all connections of a place leave by: so many bytes per second, one segment after the other.
+/// As each connection has few under way, all have the same share.
+#[derive(Clone, Debug)]
+pub struct SharedLine {
+    bytes_per_s: u64,
+    /// When all that was sent has left.
+    free_at: Duration,
+    bytes: u64,
+    longest_idle: Duration,
+}
+
+impl SharedLine {
+    /// A line that carries so much, from the time `at` on.
+    #[must_use]
+    pub fn new(at: Duration, bytes_per_s: u64) -> Self {
+        Self { bytes_per_s, free_at: at, bytes: 0, longest_idle: Duration::ZERO }
+    }
+
+    /// When a segment that is sent at the time `at` has left.
+    pub fn pass(&mut self, at: Duration, bytes: usize) -> Duration {
+        self.longest_idle = self.longest_idle.max(at.saturating_sub(self.free_at));
+        self.free_at = self.free_at.max(at) + self.takes(bytes);
+        self.bytes += bytes as u64;
+        self.free_at
+    }
+
+    /// Bytes that were sent do not have to leave after all: those behind them leave as planned, and
+    /// those that come the earlier.
+    fn forget(&mut self, at: Duration, bytes: usize) {
+        self.bytes -= bytes as u64;
+        self.free_at = self.free_at.saturating_sub(self.takes(bytes)).max(at);
+    }
+
+    fn takes(&self, bytes: usize) -> Duration {
+        let nanoseconds = (bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s.max(1);
+        Duration::from_nanos(nanoseconds)
+    }
+
+    /// The longest time between two segments in which it carried nothing.
+    #[must_use]
+    pub fn longest_idle(&self) -> Duration {
+        self.longest_idle
+    }
+
+    /// What it carried.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// What a read brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -105,6 +156,16 @@ impl Pipe {
 
     /// Writes as much as there is room for; how much that was.
     pub fn write(&mut self, at: Duration, bytes: &[u8]) -> usize {
+        self.write_by(at, bytes, None)
+    }
+
+    /// The same by a line that others use as well.
+    pub fn write_by(
+        &mut self,
+        at: Duration,
+        bytes: &[u8],
+        mut line: Option<&mut SharedLine>,
+    ) -> usize {
         let taken = bytes.len().min(self.room());
         if self.finished {
             return taken;
@@ -114,10 +175,23 @@ impl Pipe {
             let most = left.len().min(self.line.segment_bytes_max);
             let length =
                 if self.line.cut { self.random.between(1, most as u64) as usize } else { most };
-            self.travel(at, Piece::Bytes(left[..length].to_vec()));
+            let leaves_at = line.as_mut().map_or(at, |line| line.pass(at, length));
+            self.travel(leaves_at, Piece::Bytes(left[..length].to_vec()));
             left = &left[length..];
         }
         taken
+    }
+
+    /// The reader is gone, and a reset tells the writer: what has not left by the line never does.
+    pub fn give_up(&mut self, at: Duration, line: &mut SharedLine) {
+        let arrives_by = at + Duration::from_millis(self.line.delay_ms.1);
+        let mut bytes = 0;
+        self.travelling.retain(|(due, piece)| {
+            let stays = *due <= arrives_by;
+            bytes += if stays { 0 } else { piece.len() };
+            stays
+        });
+        line.forget(at, bytes);
     }
 
     /// Ends the pipe after what was written.
@@ -251,6 +325,23 @@ mod tests {
         assert_eq!(pipe.room(), 0);
         assert_eq!(pipe.read(4), Read::Bytes(vec![1; 4]));
         assert_eq!(pipe.room(), 4);
+    }
+
+    #[test]
+    fn a_line_is_shared_and_nothing_of_it_is_lost_to_those_that_are_gone() {
+        let mut line = SharedLine::new(Duration::ZERO, 1000);
+        let quick = Line { delay_ms: (0, 0), segment_bytes_max: 100, ..Line::WIDE };
+        let (mut one, mut other) = (pipe(quick), pipe(quick));
+        one.write_by(Duration::ZERO, &[1; 500], Some(&mut line));
+        other.write_by(Duration::ZERO, &[2; 500], Some(&mut line));
+        one.arrive(LATER / 2);
+        other.arrive(LATER / 2);
+        assert_eq!((one.readable(), other.readable()), (500, 0));
+        other.give_up(LATER / 2, &mut line);
+        one.write_by(LATER / 2, &[1; 500], Some(&mut line));
+        one.arrive(LATER);
+        assert_eq!((one.readable(), line.bytes()), (1000, 1000));
+        assert_eq!(line.longest_idle(), Duration::ZERO);
     }
 
     #[test]

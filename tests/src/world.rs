@@ -5,6 +5,7 @@
 //! by [`crate::Watched`], the one tail per token by [`Ledger`], and what devices may suffer by
 //! their complaints. [`World::trace`] is a hash of all that happened, in order.
 
+mod agenda;
 mod budget;
 mod deed;
 mod history;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use otter_protocol::{Answer, Config, Handshake, Outcome, ReleaseId};
 
+use self::agenda::{Agenda, Entry};
 use self::budget::Budget;
 pub use self::deed::{Blow, Deed, Moment};
 use self::history::shown;
@@ -24,7 +26,7 @@ use self::link::Link;
 use self::veil::Veil;
 use crate::device::{Act, Actor, Event};
 use crate::image::hex;
-use crate::{Clock, Desk, Ledger, ModelStore, Random, Read};
+use crate::{Clock, Desk, Ledger, ModelStore, Random, Read, SharedLine};
 
 /// Everything there is in one simulation.
 #[derive(Debug)]
@@ -35,7 +37,6 @@ pub struct World {
     pub clock: Clock,
     /// The load balancer sends nobody to a server that is down. Default: it knows nothing.
     pub is_balanced: bool,
-    config: Arc<Config>,
     actors: Vec<Box<dyn Actor>>,
     /// Of each actor: the chance of its connections and queries, so that what befalls one does not
     /// depend on who else is there.
@@ -45,6 +46,9 @@ pub struct World {
     /// By how many seconds the store's clock is wrong.
     store_skew_s: i64,
     links: BTreeMap<u64, Link>,
+    /// By actor: the link that it made last, the only one that it may hold.
+    last_links: Vec<u64>,
+    agenda: Agenda,
     links_made: u64,
     deeds: BTreeMap<(Duration, usize), Deed>,
     /// Never reused, as the deeds that were done are forgotten.
@@ -73,13 +77,23 @@ pub struct World {
 /// What happened in a world, a line each. It outlives a world that a broken law ends.
 pub type Journal = Arc<Mutex<Vec<String>>>;
 
-/// One server.
-#[derive(Clone, Copy, Debug)]
+/// One server, with connections and a line of its own.
+#[derive(Clone, Debug)]
 struct Server {
+    config: Arc<Config>,
+    /// What all its images leave by, if they share anything.
+    line: Option<SharedLine>,
     /// Does it take connections?
     is_up: bool,
     /// By how many seconds its unix time is wrong.
     skew_s: i64,
+}
+
+impl Server {
+    fn new(config: &Config) -> Self {
+        let config = Arc::new(config.on_another_line());
+        Self { config, line: None, is_up: true, skew_s: 0 }
+    }
 }
 
 impl World {
@@ -93,13 +107,14 @@ impl World {
             desk: Desk::new(store, random.fork()),
             clock,
             is_balanced: false,
-            config: Arc::new(config),
             actors: Vec::new(),
             dice: Vec::new(),
-            servers: vec![Server { is_up: true, skew_s: 0 }; servers],
+            servers: (0..servers).map(|_| Server::new(&config)).collect(),
             veil: None,
             store_skew_s: 0,
             links: BTreeMap::new(),
+            last_links: Vec::new(),
+            agenda: Agenda::default(),
             links_made: 0,
             deeds: BTreeMap::new(),
             deeds_planned: 0,
@@ -125,8 +140,22 @@ impl World {
 
     /// Lets somebody join.
     pub fn join(&mut self, actor: impl Actor + 'static) {
+        self.agenda.set(Entry::Actor(self.actors.len()), actor.wake_at());
         self.actors.push(Box::new(actor));
         self.dice.push(self.random.fork());
+        self.last_links.push(0);
+        self.hauls_seen.push(0);
+    }
+
+    /// From now on all images that a server sends share a line of so many bytes per second.
+    pub fn narrow(&mut self, server: usize, bytes_per_s: u64) {
+        self.servers[server].line = Some(SharedLine::new(self.clock.at(), bytes_per_s));
+    }
+
+    /// The line of a server, if its images share one.
+    #[must_use]
+    pub fn line(&self, server: usize) -> Option<&SharedLine> {
+        self.servers[server].line.as_ref()
     }
 
     /// Nothing is wrong any more: from now on a device may cost the store far less.
@@ -173,11 +202,10 @@ impl World {
             self.deliver(ticket, answer);
         }
         self.wake_actors();
-        let links: Vec<u64> = self.links.keys().copied().collect();
-        for link in links {
+        for link in self.agenda.links(self.clock.at()) {
             self.settle(link);
         }
-        self.check();
+        self.look_ahead();
         true
     }
 
@@ -185,13 +213,8 @@ impl World {
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
         let now = self.clock.at();
-        let links = self.links.values().filter_map(|link| {
-            let reads_at = self.actors.get(link.actor).map_or(Duration::ZERO, |a| a.reads_at());
-            link.next(&self.clock, reads_at)
-        });
-        let wakes = self.actors.iter().filter_map(|actor| actor.wake_at());
         let deed = self.deeds.first_key_value().map(|((at, _), _)| *at);
-        let next = links.chain(wakes).chain(deed).chain(self.desk.next()).min()?;
+        let next = [self.agenda.next(), deed, self.desk.next()].into_iter().flatten().min()?;
         Some(next.max(now))
     }
 
@@ -211,6 +234,7 @@ impl World {
             }
         }
         let (link, query) = link::from_ticket(ticket);
+        self.agenda.touch(Entry::Link(link));
         if let Some(link) = self.links.get_mut(&link) {
             let clock = self.clock.skewed(self.servers[link.server].skew_s);
             link.answer(clock.now(), query, answer);
@@ -219,12 +243,10 @@ impl World {
 
     fn wake_actors(&mut self) {
         let now = self.clock.at();
-        for index in 0..self.actors.len() {
-            let actor = &mut self.actors[index];
-            if actor.wake_at().is_some_and(|at| at <= now) {
-                let acts = actor.wake(now, &self.overheard);
-                self.act(index, acts);
-            }
+        for index in self.agenda.actors(now) {
+            let acts = self.actors[index].wake(now, &self.overheard);
+            self.agenda.touch(Entry::Actor(index));
+            self.act(index, acts);
         }
     }
 
@@ -261,7 +283,9 @@ impl World {
 
     /// The connection that an actor holds.
     fn link_of(&mut self, actor: usize) -> Option<&mut Link> {
-        self.links.values_mut().find(|link| link.actor == actor && link.is_held)
+        let id = *self.last_links.get(actor)?;
+        self.agenda.touch(Entry::Link(id));
+        self.links.get_mut(&id).filter(|link| link.is_held)
     }
 
     fn dial(&mut self, actor: usize) {
@@ -270,7 +294,7 @@ impl World {
             link.hang_up(now);
         }
         let server = self.balance(actor);
-        let Server { is_up, skew_s } = self.servers[server];
+        let Server { is_up, skew_s, .. } = self.servers[server];
         self.probe(actor, server);
         let (watched, client) = self.connect(actor, server, &self.clock.skewed(skew_s));
         let line = self.actors[actor].line();
@@ -289,6 +313,8 @@ impl World {
         }
         self.links_made += 1;
         self.links.insert(self.links_made, link);
+        self.last_links[actor] = self.links_made;
+        self.agenda.touch(Entry::Link(self.links_made));
         self.tell(|| format!("actor {actor} dials server {server}: link {}", self.links_made));
     }
 
@@ -309,7 +335,8 @@ impl World {
             let server = link.server;
             let clock = self.clock.skewed(self.servers[server].skew_s);
             let dice = &mut self.dice[link.actor];
-            let moved = link.serve(&clock, id, &mut self.desk, dice);
+            let line = self.servers[server].line.as_mut();
+            let moved = link.serve(&clock, id, &mut self.desk, dice, line);
             let (tails, sent) = (link.take_tails(), link.take_sent());
             let is_veiled = link.is_veiled();
             for token in link.take_presented() {
@@ -359,6 +386,7 @@ impl World {
         let now = self.clock.at();
         let Some(link) = self.links.get_mut(&id).filter(|link| link.is_held) else { return false };
         let index = link.actor;
+        self.agenda.touch(Entry::Actor(index));
         let actor = &mut self.actors[index];
         if actor.reads_at() > now {
             return false;
@@ -387,10 +415,29 @@ impl World {
         true
     }
 
-    /// What actors suffer, and what they got: whole images that were published, one per token.
-    fn check(&mut self) {
-        self.hauls_seen.resize(self.actors.len(), 0);
-        for (actor, seen) in self.actors.iter().zip(&mut self.hauls_seen) {
+    /// Notes when those that something happened to are to be looked at again, and checks them.
+    fn look_ahead(&mut self) {
+        while let Some(entry) = self.agenda.pop_touched() {
+            let at = match entry {
+                Entry::Actor(index) => {
+                    self.check(index);
+                    // What it reads hangs on it as well.
+                    self.agenda.touch(Entry::Link(self.last_links[index]));
+                    self.actors[index].wake_at()
+                }
+                Entry::Link(id) => self.links.get(&id).and_then(|link| {
+                    let actor = self.actors.get(link.actor);
+                    link.next(&self.clock, actor.map_or(Duration::ZERO, |a| a.reads_at()))
+                }),
+            };
+            self.agenda.set(entry, at);
+        }
+    }
+
+    /// What an actor suffers, and what it got: whole images that were published, one per token.
+    fn check(&mut self, index: usize) {
+        if let (Some(actor), Some(seen)) = (self.actors.get(index), self.hauls_seen.get_mut(index))
+        {
             let complaints = actor.complaints();
             assert!(complaints.is_empty(), "complaint: {actor:?}: {complaints:?}");
             for haul in &actor.hauls()[*seen..] {

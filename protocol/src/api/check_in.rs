@@ -198,8 +198,11 @@ fn choose(
         failed: guard::tells_failure(plan.status.bytes(&context.scratch.text)),
         other_version: reported.is_some() && reported != device.version.as_deref(),
     };
-    let unix = context.now.unix;
-    match guard::advise(device.offered, offer.release, aftermath, unix, context.config) {
+    let (unix, config) = (context.now.unix, context.config);
+    match guard::advise(device.offered, offer.release, aftermath, unix, config) {
+        Advice::Offer(_) if !config.outflow.offers(offer.size, context.now, config) => {
+            (Verb::Ok { held_back: true }, None)
+        }
         Advice::Offer(state) => {
             let (offer, mac) = (Arc::clone(offer), plan.mac.or(device.mac));
             (Verb::Offer { offer, mac }, Some(state))
@@ -259,8 +262,12 @@ fn reply<I>(plan: &Plan, verb: &Verb, kept: Kept<'_>, context: &mut Context<'_>)
 /// The OK reply, in the order that docs/wire.md 1.1 fixes; new devices get the same.
 fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Kept<'_>, unix: u64) {
     body.extend_from_slice(br#"{"registration":{"success":true,"status":"OK","auto_update":"#);
-    body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
-    body.extend_from_slice(br#","owner":""#);
+    // Texts of a known length need no call.
+    if kept.auto_update {
+        body.extend_from_slice(br#"true,"owner":""#);
+    } else {
+        body.extend_from_slice(br#"false,"owner":""#);
+    }
     body.extend_from_slice(owner);
     body.extend_from_slice(br#"","alias":""#);
     body.extend_from_slice(kept.alias.as_bytes());

@@ -104,9 +104,14 @@ pub(super) fn resume<I: Clone>(
         Answer::Standing(standing) => decide(plan, standing, context),
         Answer::Release(Some(release)) => {
             let end = release.offer.size;
-            let part = Part { release: release.clone(), start: 0, end, token: None };
-            let response =
-                Response::new(Status::OK, Outcome::Delivered, Content::Image(Box::new(part)));
+            let response = match context.config.outflow.admit(end, context.now, context.config) {
+                Ok(share) => {
+                    let (release, share) = (release.clone(), Some(share));
+                    let part = Part { release, start: 0, end, token: None, share };
+                    Response::new(Status::OK, Outcome::Delivered, Content::Image(Box::new(part)))
+                }
+                Err(retry_after_s) => Response::put_off(retry_after_s),
+            };
             Step::Reply(Response { device: plan.device, ..response })
         }
         Answer::Release(None) => refuse_release(context),

@@ -57,8 +57,8 @@ pub(crate) fn advise(
     Advice::Offer(Offered { times: state.times + 1, quiet_until: 0, ..state })
 }
 
-/// Is this status, as it was sent, the error text of a core's HTTP updater, which the libraries pass
-/// on?
+/// Is this status, as it was sent, the error text of a core's HTTP updater, which the libraries
+/// pass on?
 #[inline]
 pub(crate) fn tells_failure(status: &[u8]) -> bool {
     // Each check-in is asked, and few begin with any of those letters.

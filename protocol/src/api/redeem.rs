@@ -2,7 +2,8 @@
 //! docs/token.md).
 //!
 //! Looking at a token is free: HEAD, a version probe, 304, 404 and 416 start nothing. Only when
-//! bytes of the image are about to leave does the first attempt begin (`Start`).
+//! bytes of the image are about to leave does the first attempt begin (`Start`), and not before
+//! the line has room for them.
 
 use std::ops::Range;
 
@@ -11,6 +12,7 @@ use crate::config::StatusMode;
 use crate::digits::bytes_from_hex;
 use crate::http::{Condition, Method, Request, Selection, Status};
 use crate::id::Token;
+use crate::outflow::Share;
 use crate::query::{Answer, Offer, Query, Redemption, Release};
 use crate::report::{Outcome, Refusal};
 
@@ -21,6 +23,8 @@ pub(crate) struct Plan {
     intent: Intent,
     /// The first attempt has been begun.
     starting: bool,
+    /// What the answer has of the line, while the attempt is begun.
+    share: Option<Share>,
     range: Option<Range<usize>>,
     if_range: Option<Range<usize>>,
     if_match: Option<Range<usize>>,
@@ -76,6 +80,7 @@ pub(super) fn begin<I>(
         token,
         intent,
         starting: false,
+        share: None,
         range: keep("range", 1),
         if_range: keep("if-range", 1),
         if_match: keep("if-match", usize::MAX),
@@ -107,16 +112,42 @@ pub(super) fn resume<I: Clone>(
         | Answer::Claimed(_)
         | Answer::Unavailable => return Step::Reply(Response::unavailable()),
     };
-    let response = plan.answer(release, forced, context);
-    let streams = plan.intent == Intent::Bytes && matches!(response.content, Content::Image(_));
-    if streams && !started && !plan.starting {
-        plan.starting = true;
-        return context.ask(Query::Start { token: plan.token });
+    let mut response = plan.answer(release, forced, context);
+    if let Content::Image(part) = &mut response.content
+        && plan.intent == Intent::Bytes
+    {
+        match plan.admit(part.end - part.start, response.outcome, context) {
+            Ok(share) => part.share = Some(share),
+            Err(retry_after_s) => {
+                return Step::Reply(Response::put_off(retry_after_s).of(device));
+            }
+        }
+        if !started && !plan.starting {
+            plan.starting = true;
+            plan.share = part.share.take();
+            return context.ask(Query::Start { token: plan.token });
+        }
     }
     Step::Reply(response.of(device))
 }
 
 impl Plan {
+    /// Lets so many bytes leave, unless the line has enough to carry. Short parts always may: who
+    /// fetches those keeps what it has.
+    fn admit(&mut self, bytes: u64, outcome: Outcome, context: &Context<'_>) -> Result<Share, u32> {
+        let outflow = &context.config.outflow;
+        match self.share.take() {
+            Some(mut share) => {
+                share.resize(bytes);
+                Ok(share)
+            }
+            None if outcome == Outcome::Ranged && bytes <= SHORT_PART_BYTES_MAX => {
+                Ok(outflow.take(bytes))
+            }
+            None => outflow.admit(bytes, context.now, context.config),
+        }
+    }
+
     fn answer<I>(&self, release: Release<I>, forced: bool, context: &Context<'_>) -> Response<I> {
         let offer: &Offer = &release.offer;
         if self.sketch_md5 == Some(offer.md5) && !forced && self.intent != Intent::Version {
@@ -166,7 +197,7 @@ impl Plan {
                 );
             }
         };
-        let content = Content::Image(Box::new(Part { release, start, end, token }));
+        let content = Content::Image(Box::new(Part { release, start, end, token, share: None }));
         let close = status == Status::OK && self.intent == Intent::Bytes;
         Response { close, ..Response::new(status, outcome, content) }
     }
@@ -214,3 +245,6 @@ fn token_text(query: &str) -> Presented<'_> {
         (Some(_), Some(_)) => Presented::Repeated,
     }
 }
+
+/// Parts of updaters that fetch in parts, a few KiB each, and the last part of any.
+const SHORT_PART_BYTES_MAX: u64 = 64 * 1024;

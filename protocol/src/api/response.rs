@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::digits::hex_text;
 use crate::http::{HeadWriter, Status};
 use crate::id::{DeviceId, Token};
+use crate::outflow::{Share, spread};
 use crate::query::{Kind, Offer, Release};
 use crate::report::{Outcome, Refusal};
 
@@ -26,8 +27,7 @@ use crate::report::{Outcome, Refusal};
 #[must_use]
 pub fn no_room(config: &Config, refused: u64) -> Vec<u8> {
     let base = config.retry_after_s;
-    let more = (refused % u64::from(base.max(1))) as u32;
-    let config = Config { retry_after_s: base.saturating_add(more), ..config.clone() };
+    let config = Config { retry_after_s: spread(base, base, refused), ..config.clone() };
     let mut out = Vec::new();
     let response = Response::<Bytes>::unavailable();
     response.write(&mut out, &[], false, true, response.close, &config);
@@ -59,6 +59,8 @@ pub(crate) enum Content<I> {
     NotModified([u8; 32]),
     /// No byte of the range is in the image of this length.
     OutOfRange(u64),
+    /// Not now, but after so many seconds.
+    Later(u32),
     /// A probe for the version of a release (docs/wire.md 2.4).
     Version(Box<str>),
 }
@@ -72,6 +74,8 @@ pub(crate) struct Part<I> {
     pub(crate) end: u64,
     /// The token whose claim lets the tail out; `None` for downloads by API key.
     pub(crate) token: Option<Token>,
+    /// What it has of the line, once it is let in.
+    pub(crate) share: Option<Share>,
 }
 
 impl<I> Response<I> {
@@ -114,11 +118,17 @@ impl<I> Response<I> {
 
     /// The store cannot answer: nothing was kept, come back later.
     pub(crate) fn unavailable() -> Self {
-        let text = r#"{"success":false,"response":"unavailable"}"#;
         Self {
             close: true,
-            ..Self::refusal(Status::SERVICE_UNAVAILABLE, Refusal::Unavailable, text)
+            ..Self::refusal(Status::SERVICE_UNAVAILABLE, Refusal::Unavailable, UNAVAILABLE)
         }
+    }
+
+    /// The line has enough to carry: come back after so many seconds.
+    pub(crate) fn put_off(retry_after_s: u32) -> Self {
+        let outcome = Outcome::Refused(Refusal::PutOff);
+        let content = Content::Later(retry_after_s);
+        Self { close: true, ..Self::new(Status::SERVICE_UNAVAILABLE, outcome, content) }
     }
 
     /// HTTP itself was violated: the connection cannot be trusted any further.
@@ -160,6 +170,7 @@ impl<I> Response<I> {
         match &self.content {
             Content::Empty => head.number("Content-Length", 0),
             Content::Json(text) => body = json(&mut head, text.as_bytes()),
+            Content::Later(_) => body = json(&mut head, UNAVAILABLE.as_bytes()),
             Content::Written => body = json(&mut head, written),
             Content::Text(text) => {
                 body = text.as_bytes();
@@ -181,7 +192,9 @@ impl<I> Response<I> {
             // The header `Authentication` is no scheme of RFC 9110 11; this names the nearest.
             head.constant("WWW-Authenticate: THiNX\r\n");
         }
-        if matches!(self.outcome, Outcome::Refused(Refusal::Unavailable)) {
+        if let Content::Later(seconds) = self.content {
+            head.number("Retry-After", u64::from(seconds));
+        } else if matches!(self.outcome, Outcome::Refused(Refusal::Unavailable)) {
             head.number("Retry-After", u64::from(config.retry_after_s));
         }
         head.connection(close, http_1_1);
@@ -201,6 +214,7 @@ impl<I> Content<I> {
             | Self::Json(_)
             | Self::Text(_)
             | Self::Written
+            | Self::Later(_)
             | Self::NotModified(_)
             | Self::OutOfRange(_)
             | Self::Version(_) => None,
@@ -241,6 +255,8 @@ fn json<'a>(head: &mut HeadWriter<'_>, body: &'a [u8]) -> &'a [u8] {
     head.number("Content-Length", body.len() as u64);
     body
 }
+
+const UNAVAILABLE: &str = r#"{"success":false,"response":"unavailable"}"#;
 
 #[cfg(test)]
 mod tests {

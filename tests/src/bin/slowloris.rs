@@ -120,10 +120,8 @@ impl Plan {
         let open_min = self.connections * OPEN_MIN_PERCENT / 100;
         let is_good = ratio <= RATIO_MAX && per_connection <= bound && open >= open_min;
         if !is_good {
-            say(&format!(
-                "{name:<12} NOT GOOD: at most {RATIO_MAX} times, {bound} bytes each, and never less \
-                 than {open_min} open"
-            ))?;
+            let max = format!("at most {RATIO_MAX} times, {bound} bytes each");
+            say(&format!("{name:<12} NOT GOOD: {max}, and never less than {open_min} open"))?;
         }
         site.stop()?;
         Ok(is_good)

@@ -28,6 +28,8 @@ struct Bill {
     hour: u64,
     requests: u64,
     writes: u64,
+    /// Downloads that were put off.
+    put_off: u64,
 }
 
 impl Cost {
@@ -67,16 +69,23 @@ impl Budget {
         }
         bill.requests += 1;
         bill.writes += cost.starts + cost.writes;
-        let Bill { requests, writes, .. } = *bill;
+        bill.put_off += u64::from(report.outcome == Outcome::Refused(Refusal::PutOff));
+        let Bill { requests, writes, put_off, .. } = *bill;
         assert!(requests <= REQUESTS_PER_HOUR_MAX, "budget: {requests} requests of actor {actor}");
         assert!(writes <= self.writes_max, "budget: {writes} writes for actor {actor}");
         self.dearest.requests = self.dearest.requests.max(requests);
         self.dearest.writes = self.dearest.writes.max(writes);
+        self.dearest.put_off = self.dearest.put_off.max(put_off);
     }
 
     /// The most requests and the most writes of one actor in one hour.
     pub(super) fn dearest(&self) -> (u64, u64) {
         (self.dearest.requests, self.dearest.writes)
+    }
+
+    /// The most downloads of one actor that were put off in one hour.
+    pub(super) fn put_off(&self) -> u64 {
+        self.dearest.put_off
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use otter_protocol::OwnerId;
 
 use super::World;
+use super::agenda::Entry;
 use super::link::Link;
 use crate::{Draft, Faults, Target};
 
@@ -137,6 +138,7 @@ impl World {
                 if let Some(link) = self.link_of(actor) {
                     link.leave();
                 }
+                self.agenda.touch(Entry::Actor(actor));
                 if let Some(actor) = self.actors.get_mut(actor) {
                     actor.reboot(at);
                 }
@@ -218,7 +220,12 @@ impl World {
     }
 
     fn links_of(&mut self, server: usize) -> impl Iterator<Item = &mut Link> {
-        self.links.values_mut().filter(move |link| link.server == server)
+        let (links, agenda) = (&mut self.links, &mut self.agenda);
+        let of_server = links.iter_mut().filter(move |(_, link)| link.server == server);
+        of_server.map(|(id, link)| {
+            agenda.touch(Entry::Link(*id));
+            link
+        })
     }
 }
 

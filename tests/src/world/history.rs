@@ -62,6 +62,12 @@ impl World {
         self.budget.dearest()
     }
 
+    /// The most downloads of one actor that were put off in one hour.
+    #[must_use]
+    pub fn put_off_in_an_hour(&self) -> u64 {
+        self.budget.put_off()
+    }
+
     /// What befell it, by kind: deeds, connections that broke, segments that were lost, answers of
     /// the store that were.
     #[must_use]

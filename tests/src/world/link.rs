@@ -6,12 +6,12 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::Bytes;
-use otter_protocol::{Answer, Handshake, Now, Outcome, Query, QueryId, Report, Token};
+use otter_protocol::{Answer, Handshake, Now, Outcome, Query, QueryId, Report, Token, Transmit};
 
 use super::Moment;
 use super::budget::Cost;
 use crate::tls::{Client, End};
-use crate::{Clock, Desk, Line, Pipe, Random, Read, Watched};
+use crate::{Clock, Desk, Line, Pipe, Random, Read, SharedLine, Watched};
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -111,7 +111,7 @@ impl Link {
     pub(super) fn next(&self, clock: &Clock, reads_at: Duration) -> Option<Duration> {
         let deadline = self.watched.deadline().filter(|_| self.is_served);
         let deadline = deadline.map(|deadline| clock.offset(deadline));
-        let up = self.up.next().filter(|_| self.is_served);
+        let up = self.up.next();
         let down = self.down.next();
         let is_ready = self.down.is_ready() || self.opened_bytes() > 0;
         let read = (self.is_held && is_ready).then_some(reads_at);
@@ -259,6 +259,7 @@ impl Link {
         id: u64,
         desk: &mut Desk,
         random: &mut Random,
+        mut line: Option<&mut SharedLine>,
     ) -> bool {
         let at = clock.at();
         if self.breaks_at.is_some_and(|breaks_at| breaks_at <= at) {
@@ -267,6 +268,9 @@ impl Link {
         self.up.arrive(at);
         self.down.arrive(at);
         self.write_up(at);
+        if let Some(line) = line.as_mut().filter(|_| !self.is_held && !self.is_left) {
+            self.down.give_up(at, line);
+        }
         if !self.is_held && !self.is_left && self.down.readable() > 0 {
             // Bytes that arrive at a closed socket are answered with a reset.
             self.down.read(usize::MAX);
@@ -276,7 +280,7 @@ impl Link {
             return self.serve_nobody(at);
         }
         let asked = self.ask(at, id, desk, random);
-        let wrote = self.write(clock.now(), at);
+        let wrote = self.write(clock.now(), at, line);
         let read = self.read_up(clock.now(), random);
         let timed_out = self.time_out(clock);
         self.close(clock.now(), at);
@@ -334,13 +338,15 @@ impl Link {
         true
     }
 
-    fn write(&mut self, now: Now, at: Duration) -> bool {
+    fn write(&mut self, now: Now, at: Duration, line: Option<&mut SharedLine>) -> bool {
         let room = self.down.room();
         if room == 0 {
             return false;
         }
+        let transmit = self.watched.connection().transmit();
+        let line = line.filter(|_| matches!(transmit, Some(Transmit::Image { .. })));
         let bytes = self.watched.take(now, room);
-        self.down.write(at, &bytes);
+        self.down.write_by(at, &bytes, line);
         self.sent.extend_from_slice(&bytes);
         !bytes.is_empty()
     }
@@ -386,7 +392,7 @@ impl Link {
         }
         if self.watched.closed().is_some() {
             self.is_served = false;
-            self.write(now, at);
+            self.write(now, at, None);
             if self.up.readable() > 0 { self.down.reset(at) } else { self.down.end(at) }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use otter_protocol::Handshake;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::agenda::Entry;
 use super::link::Link;
 use super::{Server, World};
 use crate::tls::{Client, HEADER_BYTES, Hello, Terms, Time, V1_2, V1_3};
@@ -60,13 +61,14 @@ impl World {
         }
         let clock = self.clock.skewed(self.servers[server].skew_s);
         let tls = Arc::clone(&veil.servers[server].0);
-        let watched = Watched::tls(Arc::clone(&self.config), tls, clock.now());
+        let watched = Watched::tls(Arc::clone(&self.servers[server].config), tls, clock.now());
         let line = self.actors[actor].line();
         let mut link = Link::new(actor, server, watched, line, &mut self.dice[actor]);
         link.say(clock.at(), &Hello::esp8266_probe(1).bytes());
         link.is_held = false;
         self.links_made += 1;
         self.links.insert(self.links_made, link);
+        self.agenda.touch(Entry::Link(self.links_made));
     }
 
     /// A new connection of this actor's to a server, and the actor's end of TLS.
@@ -76,7 +78,7 @@ impl World {
         server: usize,
         clock: &Clock,
     ) -> (Watched, Option<Client>) {
-        let config = Arc::clone(&self.config);
+        let config = Arc::clone(&self.servers[server].config);
         let client = self.veil.as_mut().and_then(|veil| veil.client_of(actor));
         match (&self.veil, client) {
             (Some(veil), Some(client)) => {
