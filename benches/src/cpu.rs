@@ -1,8 +1,8 @@
 //! What a process has used, and which CPU it may use.
 
 use anyhow::{Context, Result};
-use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::process::{Pid, getsid};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// CPU time of all threads of a process that live, in nanoseconds, as the scheduler counted it.
 ///
@@ -17,6 +17,36 @@ pub fn used_ns(pid: u32) -> Result<u64> {
         sum += text.split(' ').next().context("no time")?.parse::<u64>()?;
     }
     Ok(sum)
+}
+
+/// Whether all threads of a process wait for something: not for a CPU, nor for a tracer.
+///
+/// # Errors
+/// If the process is gone.
+pub fn is_asleep(pid: u32) -> Result<bool> {
+    for thread in threads(pid)? {
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")) else {
+            continue;
+        };
+        // The name before the state is in parentheses, and may contain some.
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        if state != Some('S') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The first two CPUs that this process may use: one for servers, one for their load.
+///
+/// # Errors
+/// If there is but one.
+pub fn pair() -> Result<[usize; 2]> {
+    let set = sched_getaffinity(None)?;
+    let mut allowed = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+    let pair = allowed.next().zip(allowed.next());
+    let (servers, load) = pair.context("two CPUs are needed: one for servers, one for the load")?;
+    Ok([servers, load])
 }
 
 /// Keeps all threads of a process on one CPU, and those that they start.
@@ -43,6 +73,15 @@ pub fn unpin(pid: u32) -> Result<()> {
 /// that is not allowed, it has its share, and figures scatter more.
 pub fn prefer(pid: u32) {
     let _ = std::fs::write(format!("/proc/{pid}/autogroup"), "-20");
+}
+
+/// The same for this process and what it starts, if it leads a session of its own: otherwise the
+/// user's shell would go before others, too.
+pub fn prefer_own_session() {
+    let own = std::process::id();
+    if getsid(None).is_ok_and(|session| session.as_raw_nonzero().get().cast_unsigned() == own) {
+        prefer(own);
+    }
 }
 
 fn allow(pid: u32, set: &CpuSet) -> Result<()> {

@@ -2,13 +2,21 @@
 //! devices that load them over loopback.
 //!
 //! Counts come first (instructions, heap calls, system calls, resident bytes): they do not depend
-//! on how busy the machine is. See the `measure` program.
+//! on how busy the machine is. The `compare` program puts all of it together; the others show parts
+//! of it at greater length.
 
+pub mod contest;
+pub mod counts;
 pub mod cpu;
+pub mod durable;
 pub mod loader;
 mod nginx;
-pub mod peer;
+pub mod plot;
+pub mod redis;
+pub mod report;
+pub mod rivals;
 pub mod rounds;
+pub mod seal;
 pub mod tls;
 
 use std::ffi::{OsStr, OsString};
@@ -19,6 +27,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use nginx::Downloads;
 use tls::Certificate;
 
 /// A running server on a directory of its own. Killed when dropped.
@@ -40,14 +49,18 @@ pub enum Contestant<'a> {
     OtterOn(&'a Path, &'a str),
     /// The same as the first, which also listens for TLS with this certificate.
     OtterTls(&'a Path, &'a Certificate),
-    /// hyper and fred ([`peer`]) on the Redis of this URL; the path of a program that calls
-    /// [`peer::serve`] if it is called with `peer URL`.
-    Peer(&'a Path, &'a str),
+    /// One of ours to compare with ([`rivals`]): the path of a program that passes these words on
+    /// to [`rivals::serve`], or of another one that prints `ready http=<address>`. Its folder is
+    /// where [`Server::publish`] puts images.
+    Rival(&'a Path, &'a [&'a str]),
     /// nginx with one worker that answers every request with a constant of the length of a
     /// check-in's reply. It reads the body and does not look at it.
     Nginx,
-    /// The same, which also listens for TLS with this certificate: Debian's settings, with a cache
-    /// of sessions, so that those without tickets resume, too.
+    /// The same, told what is best for downloads over loopback: `tcp_nopush off`, send buffers of
+    /// 256 KiB.
+    NginxTuned,
+    /// As [`Contestant::Nginx`], which also listens for TLS with this certificate: Debian's
+    /// settings, with a cache of sessions, so that those without tickets resume, too.
     NginxTls(&'a Certificate),
 }
 
@@ -76,12 +89,16 @@ impl Server {
                 words.extend([pem.as_os_str(), "--key".as_ref(), key.as_os_str()]);
                 Self::start_otter(program, &words, wrapper)
             }
-            Contestant::Peer(program, redis) => {
-                let words = [program.into(), "peer".into(), redis.into()];
+            Contestant::Rival(program, words) => {
+                let words = words.iter().map(OsString::from);
+                let words: Vec<_> = std::iter::once(program.into()).chain(words).collect();
                 Self::start_ready(&words, wrapper, tempfile::tempdir()?, None)
             }
-            Contestant::Nginx => Self::start_nginx(None, wrapper),
-            Contestant::NginxTls(certificate) => Self::start_nginx(Some(certificate), wrapper),
+            Contestant::Nginx => Self::start_nginx(Downloads::Stock, None, wrapper),
+            Contestant::NginxTuned => Self::start_nginx(Downloads::Tuned, None, wrapper),
+            Contestant::NginxTls(certificate) => {
+                Self::start_nginx(Downloads::Stock, Some(certificate), wrapper)
+            }
         }
     }
 
@@ -91,12 +108,17 @@ impl Server {
         nginx::program().is_some()
     }
 
-    fn start_nginx(certificate: Option<&Certificate>, wrapper: &[&str]) -> Result<Self> {
+    fn start_nginx(
+        downloads: Downloads,
+        certificate: Option<&Certificate>,
+        wrapper: &[&str],
+    ) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let address = nginx::free_address()?;
         let tls_address = certificate.map(|_| nginx::free_address()).transpose()?;
         let secure = tls_address.zip(certificate);
-        std::fs::write(data.path().join("nginx.conf"), nginx::configuration(address, secure))?;
+        let configuration = nginx::configuration(address, downloads, secure);
+        std::fs::write(data.path().join("nginx.conf"), configuration)?;
         let mut words: Vec<_> = wrapper.iter().map(OsString::from).collect();
         words.push(nginx::program().context("there is no nginx here")?.into());
         let child = Command::new(&words[0])
@@ -134,10 +156,13 @@ impl Server {
         program: Option<PathBuf>,
     ) -> Result<Self> {
         let words: Vec<_> = wrapper.iter().map(OsString::from).chain(words.to_vec()).collect();
-        let mut child = Command::new(&words[0])
+        let mut command = Command::new(&words[0]);
+        if program.is_none() {
+            // Where its images will be.
+            command.current_dir(data.path());
+        }
+        let mut child = command
             .args(&words[1..])
-            // Others have their turns meanwhile; nginx is told the same.
-            .env("OTTER_IDLE_TIMEOUT_S", "600")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -179,7 +204,7 @@ impl Server {
     /// If the command line refuses.
     pub fn fleet(&self) -> Result<Fleet> {
         let Some(program) = &self.program else {
-            return Ok(Fleet { owner: "a".repeat(64), key: "b".repeat(64) });
+            return Ok(Fleet::of_anybody());
         };
         let owner = self.administer(program, &["owner", "create"], "owner")?;
         let key = self.administer(program, &["key", "create", "--owner", &owner], "key")?;
@@ -246,13 +271,18 @@ impl Server {
         Ok(())
     }
 
-    /// Under a tracer the server is its child.
-    fn signal(&self, signal: &str) -> bool {
+    /// The process of the server itself: under a tracer that is a child.
+    #[must_use]
+    pub fn inner_pid(&self) -> u32 {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let children = std::fs::read_to_string(children).unwrap_or_default();
-        let own = self.pid().to_string();
-        let pid = children.split_whitespace().next().unwrap_or(&own);
-        Command::new("kill").args([signal, pid]).status().is_ok_and(|status| status.success())
+        let first = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        first.unwrap_or_else(|| self.pid())
+    }
+
+    fn signal(&self, signal: &str) -> bool {
+        let pid = self.inner_pid().to_string();
+        Command::new("kill").args([signal, &pid]).status().is_ok_and(|status| status.success())
     }
 }
 
@@ -268,6 +298,12 @@ impl Drop for Server {
 }
 
 impl Fleet {
+    /// Devices of a server that asks nobody who they are.
+    #[must_use]
+    pub fn of_anybody() -> Self {
+        Self { owner: "a".repeat(64), key: "b".repeat(64) }
+    }
+
     /// The id of the owner.
     #[must_use]
     pub fn owner(&self) -> &str {
@@ -289,9 +325,15 @@ impl Fleet {
     /// The same on a connection that ends with the answer.
     #[must_use]
     pub fn last_check_in(&self, n: u32) -> Vec<u8> {
-        let request = self.check_in(n);
-        let line = request.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
-        [&request[..line], b"Connection: close\r\n", &request[line..]].concat()
+        with_header(&self.check_in(n), b"Connection: close\r\n")
+    }
+
+    /// The pieces in which a device sends a check-in, line by line: eleven with the header that
+    /// keeps the connection.
+    #[must_use]
+    pub fn check_in_by_line(&self, n: u32) -> Vec<Vec<u8>> {
+        let request = with_header(&self.check_in(n), b"Connection: keep-alive\r\n");
+        request.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
     }
 
     /// The same by a device that runs another version.
@@ -320,6 +362,11 @@ impl Fleet {
         );
         [head.as_bytes(), body.as_bytes()].concat()
     }
+}
+
+fn with_header(request: &[u8], header: &[u8]) -> Vec<u8> {
+    let line = request.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
+    [&request[..line], header, &request[line..]].concat()
 }
 
 /// Sends `request` and reads one whole answer; the connection stays open.
@@ -363,6 +410,9 @@ pub fn connect(server: &Server, fleet: &Fleet, count: u32) -> Result<Vec<(TcpStr
         })
         .collect()
 }
+
+/// A wrapper: the server ends with this program.
+pub const BOUND: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 
 /// A wrapper: the server is in a session of its own, which can be preferred ([`cpu::prefer`]), and
 /// which ends with this program.

@@ -28,8 +28,8 @@ pub enum Until {
 
 struct Peer {
     stream: TcpStream,
-    /// The second one says another version.
-    requests: [Vec<u8>; 2],
+    /// In pieces, each of which is sent by itself. The second one says another version.
+    requests: [Vec<Vec<u8>>; 2],
     turn: usize,
     answer: [u8; 1024],
     filled: usize,
@@ -47,10 +47,19 @@ impl Loader {
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(n as usize), Interest::READABLE)?;
-            let requests = [request, fleet.check_in_of(n, "2.9.451")];
+            let requests = [vec![request], vec![fleet.check_in_of(n, "2.9.451")]];
             peers.push(Peer { stream, requests, turn: 0, answer: [0; 1024], filled: 0 });
         }
         Ok(Self { poll, peers, changes: false })
+    }
+
+    /// From now on a request leaves line by line, as devices send it; each line in a segment of
+    /// its own, one right behind the other.
+    pub fn speak_by_line(&mut self, fleet: &Fleet) {
+        for (n, peer) in (0..).zip(&mut self.peers) {
+            let pieces = fleet.check_in_by_line(n);
+            peer.requests = [pieces.clone(), pieces];
+        }
     }
 
     /// Sends and reads until `until`, then waits for the answers that are missing; returns how
@@ -94,9 +103,10 @@ impl Loader {
 impl Peer {
     fn ask(&mut self, changes: bool) -> Result<()> {
         self.turn = usize::from(changes && self.turn == 0);
-        let n = self.stream.write(&self.requests[self.turn])?;
-        if n < self.requests[self.turn].len() {
-            bail!("a request did not fit");
+        for piece in &self.requests[self.turn] {
+            if self.stream.write(piece)? < piece.len() {
+                bail!("a request did not fit");
+            }
         }
         Ok(())
     }

@@ -19,10 +19,20 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// How files are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Downloads {
+    /// As Debian's settings say.
+    Stock,
+    /// As is best over loopback.
+    Tuned,
+}
+
 /// One worker. Below `/images/` lie the files of its folder; whatever else is asked, and
 /// whatever the body says, the answer is a constant of the length of a check-in's reply.
 pub(crate) fn configuration(
     address: SocketAddr,
+    downloads: Downloads,
     secure: Option<(SocketAddr, &Certificate)>,
 ) -> String {
     let reply = format!("{{\"registration\":{{\"padding\":\"{}\"}}}}", "x".repeat(216));
@@ -35,6 +45,10 @@ pub(crate) fn configuration(
         )
     });
     let tls = tls.unwrap_or_default();
+    let (nopush, buffer) = match downloads {
+        Downloads::Stock => ("on", ""),
+        Downloads::Tuned => ("off", " sndbuf=256k"),
+    };
     // Its own folders for bodies need not be there, nor belong to who runs this.
     let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {name};"))
@@ -43,8 +57,8 @@ pub(crate) fn configuration(
         "daemon off; master_process off; worker_processes 1; pid nginx.pid;
          error_log stderr crit; events {{ worker_connections 20000; }}
          http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600; {folders}
-           sendfile on; tcp_nopush on;
-           server {{ listen {address}; {tls}
+           sendfile on; tcp_nopush {nopush};
+           server {{ listen {address}{buffer}; {tls}
              location /images/ {{ alias ./; }}
              location / {{ default_type application/json; return 200 '{reply}'; }} }} }}"
     )

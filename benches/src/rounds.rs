@@ -2,11 +2,12 @@
 //! minute to the next, but hardly within one round.
 
 use std::io::Write;
+use std::time::Instant;
 
 use anyhow::Result;
 
 /// The median of some values and the quartiles around it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// Half of the values are smaller.
     pub median: f64,
@@ -39,8 +40,47 @@ pub fn turns<C, R>(
     rounds: usize,
     mut slice: impl FnMut(&mut C) -> Result<R>,
 ) -> Result<Vec<Vec<R>>> {
+    let mut all = more_turns(contestants, rounds + 1, &mut slice)?;
+    all.remove(0);
+    Ok(all)
+}
+
+/// As [`turns`], and goes on until `is_settled`, so many rounds at a time, at most `most`, and not
+/// after `deadline`.
+///
+/// # Errors
+/// The first of `slice`.
+pub fn turns_until<C, R>(
+    contestants: &mut [C],
+    plan: Plan,
+    mut slice: impl FnMut(&mut C) -> Result<R>,
+    is_settled: impl Fn(&[Vec<R>]) -> bool,
+) -> Result<Vec<Vec<R>>> {
+    let mut all = turns(contestants, plan.rounds, &mut slice)?;
+    while !is_settled(&all) && all.len() < plan.most && Instant::now() < plan.deadline {
+        all.extend(more_turns(contestants, plan.rounds.min(plan.most - all.len()), &mut slice)?);
+    }
+    Ok(all)
+}
+
+/// How many rounds there are to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// So many, and as many again while that is not enough.
+    pub rounds: usize,
+    /// At most so many in all.
+    pub most: usize,
+    /// When to begin no more.
+    pub deadline: Instant,
+}
+
+fn more_turns<C, R>(
+    contestants: &mut [C],
+    rounds: usize,
+    mut slice: impl FnMut(&mut C) -> Result<R>,
+) -> Result<Vec<Vec<R>>> {
     let mut all = Vec::new();
-    for round in 0..=rounds {
+    for round in 0..rounds {
         // Neither of two neighbours always follows the other.
         let is_backward = round % 2 == 1;
         if is_backward {
@@ -52,15 +92,13 @@ pub fn turns<C, R>(
             contestants.reverse();
             results.reverse();
         }
-        if round > 0 {
-            all.push(results);
-        }
+        all.push(results);
     }
     Ok(all)
 }
 
 /// What the ratio of two contestants should be at most.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Goal {
     /// Enough.
     pub pass: f64,
@@ -142,6 +180,18 @@ mod tests {
         let goal = Goal { pass: 0.5, stretch: 0.4 };
         let verdicts = [0.4, 0.41, 0.51].map(|ratio| goal.verdict(ratio));
         assert_eq!(verdicts, ["pass, stretch (0.40)", "pass (0.50)", "FAIL (0.50)"]);
+    }
+
+    #[test]
+    fn rounds_go_on_until_they_are_settled_or_enough() {
+        let deadline = Instant::now() + std::time::Duration::from_secs(3600);
+        let plan = Plan { rounds: 2, most: 5, deadline };
+        let of = |plan, enough| {
+            let all = turns_until(&mut [()], plan, |()| Ok(1), |all| all.len() >= enough);
+            all.expect("rounds").len()
+        };
+        assert_eq!([of(plan, 1), of(plan, 3), of(plan, 9)], [2, 4, 5]);
+        assert_eq!(of(Plan { deadline: Instant::now(), ..plan }, 9), 2);
     }
 
     #[test]

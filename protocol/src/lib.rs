@@ -143,6 +143,7 @@ mod tls;
 mod tls;
 pub mod transmit;
 pub mod update;
+mod words;
 
 pub use api::no_room;
 pub use config::{Config, StatusMode};

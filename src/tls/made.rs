@@ -16,11 +16,11 @@ use rcgen::{
 use rustls::client::Resumption as ClientResumption;
 use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, ServerConfig,
-    ServerConnection, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Error, HandshakeKind, ServerConfig, ServerConnection,
+    SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 use tempfile::TempDir;
 

@@ -1,5 +1,5 @@
 //! What a check-in costs with Redis: `otter serve --store redis://...` beside hyper and fred
-//! ([`otter_benches::peer`]) on the same Redis, in the same run.
+//! ([`otter_benches::rivals`]) on the same Redis, in the same run.
 //!
 //! ```text
 //! cargo build --release && cargo run --release -p otter-benches --bin redis
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use otter_benches::loader::{Loader, Until};
 use otter_benches::rounds::{self, row};
-use otter_benches::{APART, Contestant, Server, cpu, peer};
+use otter_benches::{APART, Contestant, Server, cpu, redis, rivals};
 use otter_tests::redis::{RedisOptions, RedisServer};
 
 const HELP: &str = "\
@@ -31,10 +31,6 @@ usage: redis [--store STORE] [--rounds N] [OTTER]
 const CONNECTIONS: u32 = 64;
 const ROUNDS: usize = 32;
 const SLICE: Duration = Duration::from_millis(400);
-const SERVER_CPU: usize = 0;
-const LOAD_CPU: usize = 1;
-/// Requests of the two traced runs.
-const TRACED: [u64; 2] = [2_000, 12_000];
 
 fn main() -> Result<()> {
     let mut out = std::io::stdout();
@@ -45,7 +41,7 @@ fn main() -> Result<()> {
     let mut rounds = ROUNDS;
     while let Some(word) = words.next() {
         match word.as_str() {
-            "peer" => return peer::serve(&words.next().context(HELP)?),
+            "rival" => return rivals::serve(&words.collect::<Vec<_>>()),
             "--store" => store = Some(words.next().context(HELP)?),
             "--rounds" => rounds = words.next().context(HELP)?.parse().context(HELP)?,
             "--help" => return Ok(writeln!(out, "{HELP}")?),
@@ -53,11 +49,13 @@ fn main() -> Result<()> {
             _ => otter = PathBuf::from(word),
         }
     }
+    let [_, load] = cpu::pair()?;
     let redis = RedisServer::start_with(RedisOptions::default());
-    cpu::pin(redis.pid(), LOAD_CPU)?;
+    cpu::pin(redis.pid(), load)?;
     let store = store.unwrap_or_else(|| redis.url());
     let url = redis.url();
-    let contestants = [Contestant::OtterOn(&otter, &store), Contestant::Peer(&here, &url)];
+    let fred = ["rival", "fred", &url];
+    let contestants = [Contestant::OtterOn(&otter, &store), Contestant::Rival(&here, &fred)];
     writeln!(out, "otter on {store}, hyper and fred on {url}, {rounds} rounds")?;
     for (changes, what) in [
         (false, "steady check-ins: nothing changes"),
@@ -67,7 +65,7 @@ fn main() -> Result<()> {
         writeln!(out, "\n{what:44} {:>9} {:>10} {:>6}", "otter", "hyper+fred", "ratio")?;
         rows(&mut out, &rounds)?;
         if std::process::Command::new("strace").arg("-V").output().is_ok() {
-            let of = |contestant| writes_to_redis(&redis, contestant, changes);
+            let of = |contestant| redis::writes(&redis, contestant, changes);
             let [otter, peer] = contestants.map(of);
             let sides = [vec![otter?], vec![peer?]].map(Some);
             row(&mut out, "writes to Redis' socket, by strace", &sides, None)?;
@@ -95,21 +93,20 @@ fn measure(
 ) -> Result<Vec<[Cost; 2]>> {
     // Devices of the last run are another owner's.
     redis.call(&["FLUSHALL"]);
+    redis::keep_keys(redis);
+    let [servers, load] = cpu::pair()?;
     let mut sides = Vec::new();
     for contestant in contestants {
         let server = Server::start(contestant, &APART)?;
-        cpu::pin(server.pid(), SERVER_CPU)?;
+        cpu::pin(server.pid(), servers)?;
         cpu::prefer(server.pid());
         let fleet = server.fleet()?;
-        if matches!(contestant, Contestant::Peer(..)) {
-            redis.call(&["SET", &format!("ak:{}", fleet.owner()), KEYS]);
-        }
         let mut loader = Loader::connect(&server, &fleet, CONNECTIONS)?;
         loader.changes = changes;
         sides.push((server, loader));
     }
     // Only now, or the servers would have inherited it.
-    cpu::pin(std::process::id(), LOAD_CPU)?;
+    cpu::pin(std::process::id(), load)?;
     let of = |(server, loader): &mut (Server, Loader)| slice(redis, server, loader);
     let all = rounds::turns(&mut sides, rounds, of)?;
     Ok(all.into_iter().filter_map(|costs| costs.try_into().ok()).collect())
@@ -157,32 +154,3 @@ fn rows(out: &mut impl Write, rounds: &[[Cost; 2]]) -> Result<()> {
     }
     Ok(())
 }
-
-/// Calls that wrote to Redis' socket, for one more request.
-fn writes_to_redis(redis: &RedisServer, contestant: Contestant<'_>, changes: bool) -> Result<f64> {
-    let mut writes = [0.0; 2];
-    let mut sent = [0.0; 2];
-    for (place, requests) in TRACED.into_iter().enumerate() {
-        let file = tempfile::NamedTempFile::new()?;
-        let path = file.path().display().to_string();
-        let calls = "trace=write,writev,sendto,sendmsg,sendmmsg";
-        redis.call(&["FLUSHALL"]);
-        let wrapper = ["strace", "-f", "-yy", "-e", calls, "-o", &path];
-        let server = Server::start(contestant, &wrapper)?;
-        let fleet = server.fleet()?;
-        let mut loader = Loader::connect(&server, &fleet, CONNECTIONS)?;
-        loader.changes = changes;
-        sent[place] = loader.run(Until::Sent(requests))? as f64;
-        server.stop()?;
-        let text = std::fs::read_to_string(file.path())?;
-        let to_redis = format!("->{}]", redis.address());
-        writes[place] = text.lines().filter(|line| line.contains(&to_redis)).count() as f64;
-    }
-    Ok((writes[1] - writes[0]) / (sent[1] - sent[0]))
-}
-
-/// What THiNX keeps for an owner with one key.
-const KEYS: &str = concat!(
-    r#"[{"key":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb","#,
-    r#""hash":"cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc","alias":"x"}]"#
-);

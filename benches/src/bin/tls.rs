@@ -19,11 +19,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use otter_benches::loader::Until;
+use otter_benches::contest::Side;
 use otter_benches::rounds::{Goal, row, turns};
-use otter_benches::tls::{Certificate, Done, Flood, Job, Resume, SecureLoader, Terms, Then};
-use otter_benches::{APART, Contestant, Fleet, Server, cpu};
-use otter_tests::image::{image, sha256_of};
+use otter_benches::tls::{Certificate, Flood, Resume, Terms, Then};
+use otter_benches::{Contestant, Server, cpu};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const HELP: &str = "\
@@ -84,18 +83,8 @@ struct Bench {
     rsa: Option<Certificate>,
     /// How many silent connections there may be.
     idle: u64,
-}
-
-/// A server that runs, and who may ask it.
-struct Side {
-    server: Server,
-    fleet: Fleet,
-}
-
-/// Clients of one server that do one thing.
-struct Entry<'a> {
-    side: &'a Side,
-    loader: SecureLoader,
+    /// Those of servers and of the load.
+    cpus: [usize; 2],
 }
 
 impl Bench {
@@ -110,6 +99,7 @@ impl Bench {
             has_nginx: Server::has_nginx(),
             ecdsa: Certificate::ecdsa()?,
             rsa: Certificate::rsa()?,
+            cpus: cpu::pair()?,
             idle: most.map_or(IDLE, |most| IDLE.min(most.saturating_sub(500))),
         })
     }
@@ -144,15 +134,7 @@ impl Bench {
 
     /// Starts both, or who of them takes part.
     fn start(&self, certificate: &Certificate) -> Result<[Option<Side>; 2]> {
-        let start = |contestant| {
-            // Or the server would begin on the CPU of the load.
-            cpu::unpin(std::process::id())?;
-            let server = Server::start(contestant, &APART)?;
-            cpu::pin(server.pid(), SERVER_CPU)?;
-            cpu::prefer(server.pid());
-            let fleet = server.fleet()?;
-            Ok::<_, anyhow::Error>(Side { server, fleet })
-        };
+        let start = |contestant| Side::start_on(self.cpus[0], contestant);
         let otter = self.otter.as_deref();
         let otter = otter.map(|program| start(Contestant::OtterTls(program, certificate)));
         let nginx = self.has_nginx.then(|| start(Contestant::NginxTls(certificate)));
@@ -177,14 +159,12 @@ impl Bench {
         for (n, (_, size, terms, _)) in (0..).zip(&kinds) {
             for side in sides.iter().flatten() {
                 let job = side.download(n, *size)?;
-                entries.push(side.entry(terms, &self.ecdsa, job, 4)?);
+                entries.push(side.secure(terms, &self.ecdsa, job, 4)?);
             }
         }
-        cpu::pin(std::process::id(), LOAD_CPU)?;
-        let rounds = turns(&mut entries, self.rounds(12), |entry| {
-            let Cost { cpu_ns, done, .. } = entry.slice()?;
-            Ok(cpu_ns / 1e9 / (done.bytes as f64 / GIB))
-        })?;
+        cpu::pin(std::process::id(), self.cpus[1])?;
+        let rounds =
+            turns(&mut entries, self.rounds(12), |entry| Ok(entry.slice()?.seconds_per_gib()))?;
         head(out, "CPU s per GiB: images, 4 kept connections", NAMES)?;
         for ((what, _, _, goal), pair) in kinds.into_iter().zip(self.pairs(&rounds)) {
             row(out, what, &pair, goal)?;
@@ -213,16 +193,15 @@ impl Bench {
                 _ => (&ecdsa, &self.ecdsa),
             };
             for side in sides.iter().flatten() {
-                entries.push(side.entry(terms, certificate, side.check_in(Then::Reconnect), 8)?);
+                entries.push(side.secure(terms, certificate, side.check_in(Then::Reconnect), 8)?);
             }
         }
         for side in ecdsa.iter().flatten() {
-            let job = side.check_in(Then::Reconnect);
-            let loader = SecureLoader::plain(side.server.address(), job, 8)?;
-            entries.push(Entry { side, loader });
+            entries.push(side.plain(side.check_in(Then::Reconnect), 8)?);
         }
-        cpu::pin(std::process::id(), LOAD_CPU)?;
-        let rounds = turns(&mut entries, self.rounds(24), Entry::us_per_answer)?;
+        cpu::pin(std::process::id(), self.cpus[1])?;
+        let rounds =
+            turns(&mut entries, self.rounds(24), |entry| Ok(entry.slice()?.us_per_answer()))?;
         let mut pairs = self.pairs(&rounds);
         let plain = pairs.pop().context("the last ones")?;
         head(out, "CPU us per check-in, from connect to close", NAMES)?;
@@ -256,11 +235,12 @@ impl Bench {
         let mut entries = Vec::new();
         for (_, terms) in &kinds {
             for side in sides.iter().flatten() {
-                entries.push(side.entry(terms, &self.ecdsa, side.check_in(Then::AskAgain), 64)?);
+                entries.push(side.secure(terms, &self.ecdsa, side.check_in(Then::AskAgain), 64)?);
             }
         }
-        cpu::pin(std::process::id(), LOAD_CPU)?;
-        let rounds = turns(&mut entries, self.rounds(24), Entry::us_per_answer)?;
+        cpu::pin(std::process::id(), self.cpus[1])?;
+        let rounds =
+            turns(&mut entries, self.rounds(24), |entry| Ok(entry.slice()?.us_per_answer()))?;
         head(out, "CPU us per check-in, 64 kept connections", NAMES)?;
         for ((what, _), pair) in kinds.into_iter().zip(self.pairs(&rounds)) {
             row(out, what, &pair, None)?;
@@ -274,8 +254,8 @@ impl Bench {
         for (what, terms) in [("TLS 1.3", Terms::tls13()), ("TLS 1.2", Terms::tls12())] {
             // Servers that have not served yet: what others left would be used first.
             let sides = self.start(&self.ecdsa)?;
-            cpu::pin(std::process::id(), LOAD_CPU)?;
-            let bytes = |side: &Side| side.idle_bytes(&terms, &self.ecdsa, self.idle);
+            cpu::pin(std::process::id(), self.cpus[1])?;
+            let bytes = |side: &Side| side.idle_bytes(Some((&terms, &self.ecdsa)), self.idle);
             let [otter, nginx] = sides.each_ref().map(|side| side.as_ref().map(bytes).transpose());
             let sides = [otter?, nginx?].map(|bytes| bytes.map(|bytes| vec![bytes]));
             row(out, what, &sides, Some(IDLE_GOAL))?;
@@ -289,9 +269,9 @@ impl Bench {
         let mut entries = Vec::new();
         for side in sides.iter().flatten() {
             let job = side.download(0, 1 << 20)?;
-            entries.push(side.entry(&terms, &self.ecdsa, job, 8)?);
+            entries.push(side.secure(&terms, &self.ecdsa, job, 8)?);
         }
-        cpu::pin(std::process::id(), LOAD_CPU)?;
+        cpu::pin(std::process::id(), self.cpus[1])?;
         let hello = terms.client(&self.ecdsa)?;
         let rounds = turns(&mut entries, self.rounds(12), |entry| {
             let quiet = entry.slice()?;
@@ -355,94 +335,6 @@ impl Bench {
     }
 }
 
-impl Side {
-    fn entry(
-        &self,
-        terms: &Terms,
-        certificate: &Certificate,
-        job: Job,
-        clients: usize,
-    ) -> Result<Entry<'_>> {
-        let address = self.server.tls_address()?;
-        let loader = SecureLoader::new(address, terms, certificate, job, clients)?;
-        Ok(Entry { side: self, loader })
-    }
-
-    /// Device number `n` fetches an image of `size` bytes, again and again.
-    fn download(&self, n: u32, size: usize) -> Result<Job> {
-        let image = image("1.1.0", size + TAIL_BYTES);
-        let target = self.server.publish(&self.fleet, n, &image)?;
-        let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: thinx.cloud:7443\r\nUser-Agent: ESP32\r\n\
-             Range: bytes=0-{}\r\n\r\n",
-            size - 1
-        );
-        let sha256 = Some(sha256_of(&image[..size]));
-        Ok(Job { request: request.into_bytes(), status: 206, sha256, then: Then::AskAgain })
-    }
-
-    fn check_in(&self, then: Then) -> Job {
-        let request = match then {
-            Then::Reconnect => self.fleet.last_check_in(0),
-            Then::AskAgain | Then::Keep => self.fleet.check_in(0),
-        };
-        Job { request, status: 200, sha256: None, then }
-    }
-
-    /// What the server grows by for each of so many connections that have asked once.
-    fn idle_bytes(&self, terms: &Terms, certificate: &Certificate, count: u64) -> Result<f64> {
-        // The first ones warm the allocator and the tables.
-        let mut warm = self.entry(terms, certificate, self.check_in(Then::AskAgain), 64)?;
-        warm.loader.run(Until::Sent(64))?;
-        let mut silent = self.entry(terms, certificate, self.check_in(Then::Keep), 8)?;
-        let before = self.server.resident_bytes()?;
-        silent.loader.run(Until::Sent(count))?;
-        let after = self.server.resident_bytes()?;
-        let kept = silent.loader.kept()?;
-        Ok((after as f64 - before as f64) / kept as f64)
-    }
-}
-
-/// What a slice cost.
-struct Cost {
-    /// CPU time of the server.
-    cpu_ns: f64,
-    /// CPU time of this process.
-    load_ns: f64,
-    seconds: f64,
-    done: Done,
-}
-
-impl Entry<'_> {
-    fn slice(&mut self) -> Result<Cost> {
-        self.loader.introduce()?;
-        let pids = [self.side.server.pid(), std::process::id()];
-        let (start, before) = (Instant::now(), pids.map(cpu::used_ns));
-        let done = self.loader.run(Until::Elapsed(SLICE))?;
-        let (seconds, after) = (start.elapsed().as_secs_f64(), pids.map(cpu::used_ns));
-        let ([cpu_before, load_before], [cpu_after, load_after]) = (before, after);
-        let cpu_ns = (cpu_after? - cpu_before?) as f64;
-        let load_ns = (load_after? - load_before?) as f64;
-        Ok(Cost { cpu_ns, load_ns, seconds, done })
-    }
-
-    fn us_per_answer(&mut self) -> Result<f64> {
-        let Cost { cpu_ns, done, .. } = self.slice()?;
-        Ok(cpu_ns / 1e3 / done.answers as f64)
-    }
-}
-
-impl Cost {
-    fn mib_per_second(&self) -> f64 {
-        self.done.bytes as f64 / f64::from(1 << 20) / self.seconds
-    }
-
-    /// How many CPUs so much CPU time kept busy.
-    fn cpus(&self, ns: f64) -> f64 {
-        ns / 1e9 / self.seconds
-    }
-}
-
 fn difference(these: &[f64], those: &[f64]) -> Vec<f64> {
     these.iter().zip(those).map(|(this, that)| this - that).collect()
 }
@@ -452,13 +344,7 @@ fn head(out: &mut impl Write, what: &str, [ours, theirs]: [&str; 2]) -> Result<(
 }
 
 const NAMES: [&str; 2] = ["otter", "nginx"];
-const SLICE: Duration = Duration::from_millis(400);
-const SERVER_CPU: usize = 0;
-const LOAD_CPU: usize = 1;
 const IDLE: u64 = 10_000;
-/// What Otter gives away once only (docs/token.md).
-const TAIL_BYTES: usize = 4096;
-const GIB: f64 = (1_u64 << 30) as f64;
 const IMAGE: Goal = Goal { pass: 0.60, stretch: 0.50 };
 const CHECK_IN: Goal = Goal { pass: 0.50, stretch: 0.40 };
 const RESUMED: Goal = Goal { pass: 0.30, stretch: 0.20 };

@@ -1,5 +1,6 @@
 //! Many clients at once in one thread, all of which do the same.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 use ring::digest;
+use rustix::io::Errno;
 use rustls::{ClientConfig, HandshakeKind};
+use socket2::{Domain, Socket, Type};
 
 use super::session::{Buffers, Session, Turn};
 use super::{Certificate, Resume, Terms};
@@ -59,6 +62,8 @@ pub struct SecureLoader {
     kept: Vec<TcpStream>,
     /// The bytes of an answer's body: those of the first one, then of each.
     body_bytes: Option<u64>,
+    /// Whether they take 2920 bytes at a time.
+    is_narrow: bool,
 }
 
 struct Client {
@@ -117,7 +122,14 @@ impl SecureLoader {
         clients: Vec<Client>,
     ) -> Result<Self> {
         let poll = Poll::new()?;
-        Ok(Self { poll, address, job, resumption, clients, kept: Vec::new(), body_bytes: None })
+        let (kept, body_bytes, is_narrow) = (Vec::new(), None, false);
+        Ok(Self { poll, address, job, resumption, clients, kept, body_bytes, is_narrow })
+    }
+
+    /// Makes them as small as devices are: a receive buffer of 2920 bytes, segments of 1460. For
+    /// connections that are made from now on.
+    pub fn narrow(&mut self) {
+        self.is_narrow = true;
     }
 
     /// Lets clients that resume begin anew, each with a full handshake, so that the server has not
@@ -141,8 +153,8 @@ impl SecureLoader {
     ///
     /// # Errors
     /// If a connection or a handshake fails, an answer is not what it must be, nothing happens for
-    /// 5 s, or a handshake is full that must be resumed, or the other way round: those of clients
-    /// that resume must all be resumed but their first one.
+    /// a minute, or a handshake is full that must be resumed, or the other way round: those of
+    /// clients that resume must all be resumed but their first one.
     pub fn run(&mut self, until: Until) -> Result<Done> {
         let start = Instant::now();
         let mut done = Done::default();
@@ -185,7 +197,7 @@ impl SecureLoader {
             match stream.peek(&mut [0]) {
                 Ok(0) => bail!("the server has closed a kept connection"),
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -197,7 +209,9 @@ impl SecureLoader {
         let client = &mut self.clients[number];
         client.answer.clear(self.job.sha256.is_some() && !client.is_verified);
         if client.connection.is_none() {
-            client.connect(self.address, self.poll.registry(), Token(number))?;
+            let stream = if self.is_narrow { narrow(self.address) } else { wide(self.address) };
+            let stream = stream.context("cannot connect")?;
+            client.connect(stream, self.poll.registry(), Token(number))?;
         }
         let (stream, session) = client.connection.as_mut().context("just made")?;
         session.say(&self.job.request);
@@ -244,6 +258,21 @@ impl SecureLoader {
     }
 }
 
+fn wide(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(address)
+}
+
+/// The window is agreed on when the connection is made.
+fn narrow(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_recv_buffer_size(NARROW_BYTES)?;
+    socket.set_tcp_mss(NARROW_BYTES as u32 / 2)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
 impl Client {
     fn new(config: Option<Arc<ClientConfig>>) -> Self {
         Self {
@@ -257,9 +286,8 @@ impl Client {
         }
     }
 
-    fn connect(&mut self, address: SocketAddr, registry: &Registry, token: Token) -> Result<()> {
+    fn connect(&mut self, mut stream: TcpStream, registry: &Registry, token: Token) -> Result<()> {
         let session = Session::new(self.config.as_ref(), std::mem::take(&mut self.buffers))?;
-        let mut stream = TcpStream::connect(address).context("cannot connect")?;
         stream.set_nodelay(true)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         self.connection = Some((stream, session));
@@ -334,4 +362,7 @@ impl Answer {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// What a device takes at a time.
+const NARROW_BYTES: usize = 2920;
+/// A server that is watched takes its time.
+const PATIENCE: Duration = Duration::from_secs(60);

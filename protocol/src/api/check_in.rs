@@ -262,8 +262,12 @@ fn reply<I>(plan: &Plan, verb: &Verb, kept: Kept<'_>, context: &mut Context<'_>)
 /// The OK reply, in the order that docs/wire.md 1.1 fixes; new devices get the same.
 fn write_ok(body: &mut Vec<u8>, owner: &[u8], kept: &Kept<'_>, unix: u64) {
     body.extend_from_slice(br#"{"registration":{"success":true,"status":"OK","auto_update":"#);
-    body.extend_from_slice(if kept.auto_update { b"true" } else { b"false" });
-    body.extend_from_slice(br#","owner":""#);
+    // Texts of a known length need no call.
+    if kept.auto_update {
+        body.extend_from_slice(br#"true,"owner":""#);
+    } else {
+        body.extend_from_slice(br#"false,"owner":""#);
+    }
     body.extend_from_slice(owner);
     body.extend_from_slice(br#"","alias":""#);
     body.extend_from_slice(kept.alias.as_bytes());

@@ -3,7 +3,7 @@
 //! 1.1).
 
 use crate::id::{ApiKey, DeviceId, Mac, OwnerId};
-use crate::json::{Invalid, Text, Value};
+use crate::json::{Invalid, Kind, Text, Value};
 
 /// A field that is looked up in any of the objects that a body may wrap it in: the value as it was
 /// read, and what it means only when asked.
@@ -28,12 +28,12 @@ impl<'a> Field<'a> {
 
     /// Is there a value, whatever it is, but `null`?
     pub(crate) fn is_given(&self) -> bool {
-        !matches!(self.0, None | Some(Value::Null))
+        self.0.is_some_and(|value| value.kind != Kind::Null)
     }
 
     /// Is it an array or an object?
     pub(crate) fn is_nested(&self) -> bool {
-        matches!(self.0, Some(Value::Object(_) | Value::Array(_)))
+        self.0.is_some_and(|value| matches!(value.kind, Kind::Object | Kind::Array))
     }
 
     /// The text, if there is one without escapes: enough for ids, keys and versions.
@@ -43,10 +43,11 @@ impl<'a> Field<'a> {
 
     /// The text; absent and nested ones have none.
     pub(crate) fn text(&self) -> Option<Text<'a>> {
-        match self.0 {
-            Some(Value::Text(text)) => Some(text),
-            Some(Value::Number(text) | Value::Bool(text)) => Some(Text::unescaped(text)),
-            Some(Value::Null | Value::Object(_) | Value::Array(_)) | None => None,
+        let value = self.0?;
+        match value.kind {
+            Kind::Text | Kind::Escaped => value.text(),
+            Kind::Number | Kind::Bool => Some(Text::unescaped(value.raw)),
+            Kind::Null | Kind::Object | Kind::Array => None,
         }
     }
 

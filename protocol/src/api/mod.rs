@@ -20,6 +20,7 @@ use crate::http::{Method, Request, Status};
 use crate::now::Now;
 use crate::query::{Answer, KeyStanding, Query};
 use crate::report::{Endpoint, Outcome, Refusal};
+use crate::words::is;
 
 /// What an endpoint wants next.
 pub(crate) enum Step<I> {
@@ -72,14 +73,13 @@ impl Context<'_> {
 pub(crate) fn route(request: &Request<'_>) -> Endpoint {
     let path = request.path();
     let path = path.strip_suffix(b"/").unwrap_or(path);
-    let is = |route: &str| path.eq_ignore_ascii_case(route.as_bytes());
     match request.method() {
-        Method::Post if is("/device/register") => Endpoint::CheckIn,
-        Method::Post if is("/device/firmware") => Endpoint::Firmware,
-        Method::Post if is("/device") => Endpoint::Issue,
-        Method::Post if is("/device/addpush") => Endpoint::Push,
-        Method::Get | Method::Head if is("/device/firmware") => Endpoint::Redeem,
-        Method::Get | Method::Head if is("") => Endpoint::Health,
+        Method::Post if is(path, b"/device/register") => Endpoint::CheckIn,
+        Method::Post if is(path, b"/device/firmware") => Endpoint::Firmware,
+        Method::Post if is(path, b"/device") => Endpoint::Issue,
+        Method::Post if is(path, b"/device/addpush") => Endpoint::Push,
+        Method::Get | Method::Head if is(path, b"/device/firmware") => Endpoint::Redeem,
+        Method::Get | Method::Head if path.is_empty() => Endpoint::Health,
         Method::Get | Method::Head | Method::Post | Method::Options | Method::Other => {
             Endpoint::Other
         }

@@ -4,7 +4,7 @@ use crate::api::fields::{Credential, Field, credential};
 use crate::api::{Content, Context, Response, Step, refuse};
 use crate::http::{Request, Status};
 use crate::id::DeviceId;
-use crate::json::{Invalid, Reader, Text};
+use crate::json::{Invalid, Kind, Reader, Text};
 use crate::query::{Answer, DeviceStanding, Identify, KeyStanding, Query, Standing};
 use crate::report::{Outcome, Refusal};
 
@@ -93,16 +93,10 @@ fn read(body: &[u8], depth_max: usize) -> Result<(Pushed<'_>, Field<'_>), Invali
             if !matches!(push, Pushed::Absent) {
                 return Err(Invalid);
             }
-            push = match value {
-                crate::json::Value::Text(text) if text.plain().is_some_and(follows_rule) => {
-                    Pushed::Token(text)
-                }
-                crate::json::Value::Null => Pushed::Absent,
-                crate::json::Value::Text(_)
-                | crate::json::Value::Number(_)
-                | crate::json::Value::Bool(_)
-                | crate::json::Value::Object(_)
-                | crate::json::Value::Array(_) => Pushed::Bad,
+            push = match value.text() {
+                Some(text) if text.plain().is_some_and(follows_rule) => Pushed::Token(text),
+                None if value.kind == Kind::Null => Pushed::Absent,
+                Some(_) | None => Pushed::Bad,
             };
             Ok(())
         } else {

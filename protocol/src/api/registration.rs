@@ -8,7 +8,7 @@ use crate::api::Scratch;
 use crate::api::fields::Field;
 use crate::api::guard::tells_failure;
 use crate::id::{Alias, Mac};
-use crate::json::{Invalid, Reader, Value};
+use crate::json::{Invalid, Kind, Reader, Value};
 use crate::query::CheckIn;
 
 /// The fields of a `registration`, by [`Name`].
@@ -44,7 +44,7 @@ impl<'a> Fields<'a> {
             empty = false;
             let value = reader.value()?;
             match key.plain().and_then(Name::parse) {
-                Some(name) if name.admits(&value) => self.values[name as usize].keep(value),
+                Some(name) if name.admits(value) => self.values[name as usize].keep(value),
                 Some(_) => Err(Invalid),
                 None => Ok(()),
             }
@@ -200,14 +200,14 @@ impl Name {
     /// May it hold this? A MAC of another type is no MAC; `ack` may be anything; the rest must be
     /// scalar, and short where it is kept in memory.
     #[inline]
-    fn admits(self, value: &Value<'_>) -> bool {
-        let length = match value {
-            Value::Text(text) => text.raw().len(),
-            Value::Number(text) | Value::Bool(text) => text.len(),
-            Value::Null => 0,
-            Value::Object(_) | Value::Array(_) => return matches!(self, Self::Mac | Self::Ack),
-        };
-        length <= SHORT_BYTES_MAX || !matches!(self, Self::Version | Self::Platform | Self::EnvHash)
+    fn admits(self, value: Value<'_>) -> bool {
+        match value.kind {
+            Kind::Object | Kind::Array => matches!(self, Self::Mac | Self::Ack),
+            _ if value.raw.len() <= SHORT_BYTES_MAX => true,
+            Kind::Text | Kind::Escaped | Kind::Number | Kind::Bool | Kind::Null => {
+                !matches!(self, Self::Version | Self::Platform | Self::EnvHash)
+            }
+        }
     }
 
     /// Not kept apart already.

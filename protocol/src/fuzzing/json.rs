@@ -2,7 +2,7 @@
 
 use serde_json::Value as Model;
 
-use crate::json::{Invalid, Reader, Value};
+use crate::json::{Invalid, Kind, Reader, Value};
 
 /// The reader of JSON: it takes what serde_json takes, but for depth and the size of numbers, and
 /// reads the same out of it; members are seen in order, duplicates too.
@@ -74,12 +74,12 @@ pub(crate) fn read(text: &[u8]) -> Option<Model> {
 }
 
 fn build(value: Value<'_>) -> Option<Model> {
-    Some(match value {
-        Value::Text(text) => Model::String(text.decode().into_owned()),
-        Value::Bool(text) => Model::Bool(text == b"true"),
-        Value::Null => Model::Null,
-        Value::Object(raw) => read(raw)?,
-        Value::Number(raw) | Value::Array(raw) => serde_json::from_slice(raw).ok()?,
+    Some(match value.kind {
+        Kind::Text | Kind::Escaped => Model::String(value.text()?.decode().into_owned()),
+        Kind::Bool => Model::Bool(value.raw == b"true"),
+        Kind::Null => Model::Null,
+        Kind::Object => read(value.raw)?,
+        Kind::Number | Kind::Array => serde_json::from_slice(value.raw).ok()?,
     })
 }
 

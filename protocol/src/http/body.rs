@@ -3,7 +3,7 @@
 //! Every byte is looked at once, in whatever pieces it arrives, and framing is dropped as soon as
 //! it is read: the buffer never holds more than the decoded body and one read.
 
-use super::head::is_token;
+use super::line::is_token;
 use super::{Refused, Status};
 use crate::Config;
 

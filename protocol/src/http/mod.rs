@@ -18,6 +18,7 @@ pub(crate) mod body;
 mod condition;
 mod fields;
 pub(crate) mod head;
+mod line;
 pub(crate) mod range;
 mod target;
 pub(crate) mod write;
@@ -29,7 +30,7 @@ pub(crate) use write::HeadWriter;
 use crate::report::Refusal;
 
 /// What a request asks to be done (RFC 9110 9.3), as far as this server tells methods apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Method {
     /// `GET`
     Get,
@@ -40,6 +41,7 @@ pub(crate) enum Method {
     /// `OPTIONS`
     Options,
     /// Any other method, and everything spelled differently: methods are case-sensitive.
+    #[default]
     Other,
 }
 
@@ -51,6 +53,11 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// Heads are shorter than 64 KiB.
+    fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u16, end: end as u16 }
+    }
+
     /// The bytes of this span; empty if `bytes` is not the buffer it was made for.
     pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(usize::from(self.start)..usize::from(self.end)).unwrap_or_default()

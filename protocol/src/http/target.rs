@@ -1,32 +1,26 @@
 //! Targets of requests (RFC 9112 3.2).
 
-use super::Refused;
+use super::{Refused, Span};
 
-/// Splits a target into its path and its query. The path of an absolute target may be empty.
-pub(super) fn split<'a>(
-    method: &str,
-    target: &'a str,
-) -> Result<(&'a [u8], Option<&'a [u8]>), Refused> {
-    // httparse lets everything through that is no blank and no control character. A fragment is
-    // not part of a target, and what is beyond ASCII has to be percent-encoded.
-    let target = target.as_bytes();
-    let found = target.iter().fold(0, |found, byte| found | MEANING[usize::from(*byte)]);
-    if found & BAD != 0 {
-        return Err(Refused::BAD_REQUEST);
-    }
-    let mark = if found == 0 { None } else { target.iter().position(|byte| *byte == b'?') };
-    let (path, query) = match mark {
-        Some(at) => (&target[..at], Some(&target[at + 1..])),
-        None => (target, None),
-    };
-    let path = match path {
-        [b'/', ..] => path,
-        b"*" if method == "OPTIONS" && query.is_none() => path,
+/// The path of a target that has the part `path` before its query. That of an absolute target may
+/// be empty.
+#[inline]
+pub(super) fn path(
+    method: &[u8],
+    path: Span,
+    has_query: bool,
+    bytes: &[u8],
+) -> Result<Span, Refused> {
+    match path.of(bytes) {
+        [b'/', ..] => Ok(path),
+        b"*" if method == b"OPTIONS" && !has_query => Ok(path),
         // host:port, which leads nowhere here.
-        _ if method == "CONNECT" => path,
-        _ => without_authority(path).ok_or(Refused::BAD_REQUEST)?,
-    };
-    Ok((path, query))
+        _ if method == b"CONNECT" => Ok(path),
+        target => {
+            let rest = without_authority(target).ok_or(Refused::BAD_REQUEST)?;
+            Ok(Span { start: path.end - rest.len() as u16, end: path.end })
+        }
+    }
 }
 
 /// What follows the authority of an absolute `http` or `https` URI without query. The authority
@@ -42,25 +36,6 @@ fn without_authority(target: &[u8]) -> Option<&[u8]> {
     let is_good = !matches!(authority, [] | [b':', ..]) && !authority.contains(&b'@');
     is_good.then_some(path)
 }
-
-/// What a byte means for the target that holds it: nothing, [`QUERY`] or [`BAD`].
-const MEANING: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0x80;
-    while byte < table.len() {
-        table[byte] = BAD;
-        byte += 1;
-    }
-    table[b'#' as usize] = BAD;
-    table[b'?' as usize] = QUERY;
-    table
-};
-
-/// It has a query.
-const QUERY: u8 = 1;
-
-/// It is refused.
-const BAD: u8 = 2;
 
 #[cfg(test)]
 mod tests {

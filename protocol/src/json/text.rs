@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Invalid;
+use crate::words::{HIGHS, ONES, run_end};
 
 /// A string as it stands between its quotes: escapes are validated, not resolved.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,11 +49,12 @@ impl<'a> Text<'a> {
     /// Is it this string, however it is written?
     #[inline]
     pub(crate) fn is(&self, string: &str) -> bool {
-        if self.escaped {
-            self.characters().eq(string.chars())
-        } else {
-            self.raw == string.as_bytes()
-        }
+        if self.escaped { self.decodes_to(string) } else { self.raw == string.as_bytes() }
+    }
+
+    #[cold]
+    fn decodes_to(&self, string: &str) -> bool {
+        self.characters().eq(string.chars())
     }
 
     fn characters(&self) -> Characters<'a> {
@@ -110,51 +112,48 @@ fn hex(digits: &[u8; 4]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// The rest of `text` from the end of the plain part of a string on: from `"`, `\`, a control
-/// character, or empty. Eight bytes at a time.
+/// Where the plain part of a string that begins at `start` ends: at `"`, `\`, a control character,
+/// what is beyond ASCII, or with the text.
 #[inline(always)]
-pub(super) fn after_plain(mut text: &[u8]) -> &[u8] {
-    while let Some((word, rest)) = text.split_first_chunk() {
-        let found = special(u64::from_le_bytes(*word));
-        if found != 0 {
-            return &text[found.trailing_zeros() as usize / 8..];
-        }
-        text = rest;
-    }
-    while let [0x20..=0x21 | 0x23..=0x5b | 0x5d.., rest @ ..] = text {
-        text = rest;
-    }
-    text
+pub(super) fn plain_end(text: &[u8], start: usize) -> usize {
+    run_end(text, start, special)
 }
 
-/// The rest of `text` from the end of a string on whose plain beginning is read: from its `"`.
-#[cold]
-pub(super) fn after_escaped(mut text: &[u8]) -> Result<&[u8], Invalid> {
+/// The string that begins at `start` and is plain up to `at`, and where it ends.
+#[inline(never)]
+pub(super) fn odd_string(
+    text: &[u8],
+    start: usize,
+    at: usize,
+) -> Result<(Text<'_>, usize), Invalid> {
+    let (mut at, mut escaped) = (at, false);
     loop {
-        text = match text {
-            [b'"', ..] => return Ok(text),
-            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => rest,
-            [b'\\', b'u', rest @ ..] => {
-                let (_, length) = unicode(rest).ok_or(Invalid)?;
-                rest.get(length..).ok_or(Invalid)?
-            }
+        let rest = text.get(at..).unwrap_or_default();
+        escaped |= rest.first() == Some(&b'\\');
+        at += match rest {
+            [b'"', ..] => break,
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'\\', b'u', rest @ ..] => 2 + unicode(rest).ok_or(Invalid)?.1,
+            [0x80..=0xff, ..] => 1,
             _ => return Err(Invalid),
         };
-        text = after_plain(text);
+        at = plain_end(text, at);
     }
+    // Strings end at ASCII; so a text is UTF-8 if its strings are (RFC 8259 8.1).
+    let raw = &text[start..at];
+    std::str::from_utf8(raw).map_err(|_| Invalid)?;
+    Ok((Text { raw, escaped }, at + 1))
 }
 
 /// Sets the highest bit of each byte of `word` that ends the plain part of a string. Exact up to
 /// the lowest such byte; above it the borrow of a subtraction may travel, and does no harm.
 #[inline]
 fn special(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
     // Flipping bit 1 puts `"` (0x22) right behind the control characters (below 0x20), and leaves
     // those where they are as a whole: one comparison finds both.
     let quotes = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
     let backslashes = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-    // Bytes beyond ASCII have their highest bit set, and are never special.
-    (quotes | backslashes) & !word & (ONES * 0x80)
+    (quotes | backslashes | word) & HIGHS
 }
 
 /// Surrogates of UTF-16: so many high ones, and then as many low ones.
@@ -164,7 +163,7 @@ const LOW_FIRST: u32 = HIGH_FIRST + SURROGATES;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Reader, Value};
+    use super::super::Reader;
     use super::*;
 
     /// Every byte in every place of a word, beside bytes that a borrow could travel through.
@@ -175,24 +174,20 @@ mod tests {
                 for fill in [b'a', b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
                     let mut bytes = [fill; 20];
                     bytes[place] = byte;
-                    let special = byte < 0x20 || byte == b'"' || byte == b'\\';
-                    let expected = if special { place } else { bytes.len() };
-                    assert_eq!(plain_length(&bytes), expected, "{byte} at {place} in {fill}");
-                    assert_eq!(
-                        plain_length(&bytes[place..]),
-                        expected - place,
-                        "{byte} from {place}"
-                    );
-                    bytes[19] = 0;
-                    assert_eq!(plain_length(&bytes), expected.min(19), "{byte} before another");
+                    let is_plain =
+                        |byte: &&u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7f);
+                    for last in [fill, 0] {
+                        bytes[19] = last;
+                        let expected =
+                            |from: usize| from + bytes[from..].iter().take_while(is_plain).count();
+                        let why = format!("{byte} at {place} in {fill} before {last}");
+                        assert_eq!(plain_end(&bytes, 0), expected(0), "{why}");
+                        assert_eq!(plain_end(&bytes, place), expected(place), "{why}");
+                    }
                 }
             }
         }
-        assert_eq!(plain_length(b""), 0);
-    }
-
-    fn plain_length(text: &[u8]) -> usize {
-        text.len() - after_plain(text).len()
+        assert_eq!(plain_end(b"", 0), 0);
     }
 
     #[test]
@@ -205,7 +200,8 @@ mod tests {
     #[test]
     fn compares_and_decodes_escapes() {
         let text = br#""a\u00e9\/\ud83d\ude00\n""#;
-        let Ok(Value::Text(text)) = Reader::new(text, 8).expect("UTF-8").value() else {
+        let value = Reader::new(text, 8).and_then(|mut reader| reader.value());
+        let Some(text) = value.ok().and_then(|value| value.text()) else {
             panic!("a string");
         };
         assert_eq!(text.plain(), None);

@@ -118,7 +118,7 @@ fn stricter(bytes: &[u8], ours: &Taken) -> Option<Class> {
     (!target.starts_with(b"/")).then_some(Class::Authority)
 }
 
-/// httparse, which the core lexes with, by itself.
+/// httparse, which is more lenient and has to find the same head.
 fn check_httparse(bytes: &[u8], ours: &Taken) {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);

@@ -4,8 +4,6 @@
 //! keys (`GET`), keeps 418 bytes for the device (`SET`), and answers with a constant of the length
 //! of a check-in's reply. It checks neither key nor device, and decides nothing.
 
-use std::io::Write;
-
 use anyhow::Result;
 use bytes::Bytes;
 use fred::prelude::{Builder, Client, ClientLike, Config, KeysInterface};
@@ -19,11 +17,13 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
+use super::{KEPT, REPLY};
+
 /// Serves on a free port of loopback until the process ends; prints `ready http=<address>`.
 ///
 /// # Errors
 /// If Redis cannot be reached.
-pub fn serve(redis: &str) -> Result<()> {
+pub(super) fn serve(redis: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(accept(redis))
 }
@@ -32,9 +32,7 @@ async fn accept(redis: &str) -> Result<()> {
     let client = Builder::from_config(Config::from_url(redis)?).build()?;
     client.init().await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let mut out = std::io::stdout();
-    writeln!(out, "ready http={}", listener.local_addr()?)?;
-    out.flush()?;
+    super::say_ready(listener.local_addr()?)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -65,15 +63,7 @@ async fn answer(request: Request<Incoming>, client: Client) -> Result<Response<F
     let _keys: Option<Bytes> = client.get(format!("ak:{}", registration.owner)).await?;
     let key = format!("device:{}", registration.udid);
     let _: () = client.set(key, Bytes::from_static(&KEPT), None, None, false).await?;
-    let mut response = Response::new(Full::new(Bytes::from_static(REPLY)));
+    let mut response = Response::new(Full::new(Bytes::from_static(REPLY.as_bytes())));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
-
-static KEPT: [u8; 418] = [b'x'; 418];
-const REPLY: &[u8] = concat!(
-    r#"{"registration":{"success":true,"status":"OK","auto_update":false,"owner":"#,
-    r#""aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","alias":"otter-00ab01","#,
-    r#""mesh_ids":[],"udid":"5ccf7fee-1337-4000-8000-00000000ab01","timestamp":1795478791}}"#,
-)
-.as_bytes();
