@@ -97,9 +97,15 @@ impl Scene {
         }
     }
 
-    /// A connection to a copy of this service.
+    /// A connection to a copy of this service, on a line of its own.
     #[must_use]
     pub fn exchange(&self) -> Exchange {
+        Exchange::new(self.store.clone(), self.config.on_another_line())
+    }
+
+    /// A connection to a copy of this service that shares its line with all such.
+    #[must_use]
+    pub fn exchange_beside_others(&self) -> Exchange {
         Exchange::new(self.store.clone(), self.config.clone())
     }
 }

@@ -14,7 +14,7 @@ use otter_tests::device::script::{Dialect, Script};
 use otter_tests::exchange::kind;
 use otter_tests::scene::{self, KEY, OWNER, Redeemable};
 use otter_tests::world::Deed;
-use otter_tests::{Draft, Exchange, ModelStore, Random, Request, World};
+use otter_tests::{Draft, Exchange, Heard, ModelStore, Random, Request, World};
 
 /// A fleet that lost its power, and the line of the server that it comes back to.
 struct Herd {
@@ -184,9 +184,16 @@ fn narrow(image_bytes: usize) -> Redeemable {
     offered
 }
 
+/// What comes of a request on a connection of its own that shares the line.
+fn fetch(offered: &Redeemable, request: &Request) -> (Exchange, Heard) {
+    let mut exchange = offered.scene.exchange_beside_others();
+    let heard = exchange.request(&request.bytes());
+    (exchange, heard)
+}
+
 /// A download that has begun, and takes nothing.
 fn begun(offered: &Redeemable) -> Exchange {
-    let mut exchange = offered.exchange();
+    let mut exchange = offered.scene.exchange_beside_others();
     exchange.input(&offered.get().bytes());
     for expected in ["Redeem", "Start"] {
         assert_eq!(exchange.ask().as_ref().map(kind), Some(expected));
@@ -200,7 +207,7 @@ fn a_download_that_is_put_off_leaves_its_token_as_it_was() {
     let offered = narrow(50_000);
     let first = begun(&offered);
     for retry_after in ["10", "11"] {
-        let (exchange, heard) = offered.fetch(&offered.get());
+        let (exchange, heard) = fetch(&offered, &offered.get());
         let reply = heard.reply();
         assert_eq!((reply.status, heard.kinds()), (503, vec!["Redeem"]));
         assert_eq!(reply.header("Retry-After"), Some(retry_after));
@@ -210,7 +217,7 @@ fn a_download_that_is_put_off_leaves_its_token_as_it_was() {
         assert!(!exchange.store.token(offered.token).expect("alive").started);
     }
     drop(first);
-    let (_, heard) = offered.fetch(&offered.get());
+    let (_, heard) = fetch(&offered, &offered.get());
     assert_eq!((heard.reply().status, heard.reply().body.len()), (200, 50_000));
 }
 
@@ -220,17 +227,17 @@ fn a_download_by_key_is_put_off_as_well() {
     offered.scene.store.set_auto_update(scene::device(scene::DEVICE), true);
     let first = begun(&offered);
     let by_key = Request::post("/device/firmware", &scene::firmware().json()).key(KEY);
-    assert_eq!(offered.fetch(&by_key).1.reply().status, 503);
+    assert_eq!(fetch(&offered, &by_key).1.reply().status, 503);
     drop(first);
-    assert_eq!(offered.fetch(&by_key).1.reply().status, 200);
+    assert_eq!(fetch(&offered, &by_key).1.reply().status, 200);
 }
 
 #[test]
 fn heads_and_short_parts_are_never_put_off() {
     let offered = narrow(200_000);
     let _first = begun(&offered);
-    let of = |request: &Request| offered.fetch(request).1.replies()[0].status;
-    let head = offered.fetch(&offered.get().method("HEAD")).0;
+    let of = |request: &Request| fetch(&offered, request).1.replies()[0].status;
+    let head = fetch(&offered, &offered.get().method("HEAD")).0;
     assert_eq!(head.outcome(), Some(Outcome::Answered));
     assert_eq!(of(&offered.get().header("Range", "bytes=1000-5000")), 206);
     assert_eq!(of(&offered.get().header("Range", "bytes=150000-")), 206);
@@ -246,7 +253,7 @@ fn a_check_in_gets_no_offer_while_the_line_is_full_and_writes_nothing_for_it() {
     let first = begun(&offered);
     // The first one tells that it runs 1.0.0, the second one nothing new.
     for kinds in [&["Identify", "Record"][..], &["Identify"]] {
-        let (told, heard) = offered.fetch(&check_in);
+        let (told, heard) = fetch(&offered, &check_in);
         assert!(heard.reply().text().contains(r#""status":"OK""#));
         assert_eq!(told.outcome(), Some(Outcome::HeldBack));
         assert_eq!(heard.kinds(), kinds);
@@ -255,7 +262,7 @@ fn a_check_in_gets_no_offer_while_the_line_is_full_and_writes_nothing_for_it() {
         assert_eq!(kept.device.offered, None);
     }
     drop(first);
-    let (asked, heard) = offered.fetch(&check_in);
+    let (asked, heard) = fetch(&offered, &check_in);
     assert_eq!(asked.outcome(), Some(Outcome::Offered));
     assert_eq!(heard.kinds(), ["Identify", "Record"]);
 }
@@ -269,7 +276,8 @@ fn nothing_stays_admitted_after_any_sequence_of_calls() {
         let mut offered =
             Redeemable::of(&Draft::binary("2.0.0", random.between(1, 300_000) as usize));
         offered.scene.config.transfer_backlog_bytes_min = *random.pick(&[1, 500_000, u64::MAX]);
-        let mut some: Vec<Exchange> = (0..4).map(|_| offered.exchange()).collect();
+        let mut some: Vec<Exchange> =
+            (0..4).map(|_| offered.scene.exchange_beside_others()).collect();
         for _ in 0..60 {
             let at = random.below(4) as usize;
             call(&mut some[at], &offered, &mut random);
@@ -291,7 +299,7 @@ fn nothing_stays_admitted_after_any_sequence_of_calls() {
 fn call(exchange: &mut Exchange, offered: &Redeemable, random: &mut Random) {
     let now = exchange.clock.now();
     if exchange.peer.closed().is_some() {
-        *exchange = offered.exchange();
+        *exchange = offered.scene.exchange_beside_others();
     }
     match random.below(16) {
         0..3 => exchange.input(&offered.get().bytes()),

@@ -46,7 +46,7 @@ impl Session {
     #[must_use]
     pub fn with(scene: &Scene, server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Self {
         let clock = Clock::start();
-        let config = Arc::new(scene.config.clone());
+        let config = Arc::new(scene.config.on_another_line());
         Self {
             peer: Watched::tls(config, Arc::clone(server), clock.now()),
             client: Client::new(Arc::clone(client)),
