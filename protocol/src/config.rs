@@ -66,7 +66,7 @@ pub struct Config {
     /// from half of it on check-ins get no offer ([`crate::Outcome::HeldBack`]).
     pub transfer_backlog: Duration,
     /// Bytes of images that are admitted in any case; also one download for each 256 KiB of it.
-    /// Default 64 MiB. `u64::MAX`: no download is put off, whatever the line carries.
+    /// Default 1 GiB. `u64::MAX`: no download is put off, whatever the line carries.
     pub transfer_backlog_bytes_min: u64,
     /// After the last answer: how long the peer's remaining bytes are read and dropped, so that
     /// they cannot reset the answer away. Default 1 s. Beyond: closed.
@@ -141,7 +141,7 @@ impl Default for Config {
             send_window_bytes_min: 7680,
             transfer_timeout: Duration::from_secs(15 * 60),
             transfer_backlog: Duration::from_secs(3 * 60),
-            transfer_backlog_bytes_min: 64 * 1024 * 1024,
+            transfer_backlog_bytes_min: 1024 * 1024 * 1024,
             linger_timeout: Duration::from_secs(1),
             linger_bytes_max: 65536,
             status_mode: StatusMode::Thinx,
