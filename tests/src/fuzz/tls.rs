@@ -39,7 +39,8 @@ fn raw(input: &mut Input<'_>, versions: Versions) {
     let (server, _) = settings(versions);
     let scene = Scene::new();
     let clock = Clock::start();
-    let mut peer = Watched::tls(Arc::new(scene.config.on_another_line()), Arc::clone(server), clock.now());
+    let config = Arc::new(scene.config.on_another_line());
+    let mut peer = Watched::tls(config, Arc::clone(server), clock.now());
     let mut store = scene.store;
     while !input.is_empty() {
         let piece = input.bytes(usize::MAX);
