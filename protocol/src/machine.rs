@@ -62,20 +62,12 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
         }
     }
 
-    #[inline]
     pub(crate) fn handle_input(&mut self, now: Now, bytes: &[u8]) {
-        // Neither the state nor the deadline changes: the case of most pieces of a body.
-        if let State::Receiving(Some(exchange)) = &mut self.state
-            && exchange.needs_more_than(bytes.len())
-        {
-            return exchange.input.extend_from_slice(bytes);
-        }
-        self.take_input(now, bytes);
-    }
-
-    #[inline(never)]
-    fn take_input(&mut self, now: Now, bytes: &[u8]) {
         match &mut self.state {
+            // Neither the state nor the deadline changes: the case of most pieces of a body.
+            State::Receiving(Some(exchange)) if exchange.needs_more_than(bytes.len()) => {
+                exchange.input.extend_from_slice(bytes);
+            }
             State::Receiving(exchange) => {
                 let mut exchange = exchange.take().unwrap_or_else(|| self.config.spare.take());
                 let bytes = exchange.skip_blank_lines(bytes);

@@ -43,7 +43,11 @@ fn measure<S: Store<Image = Image>>(
     let mut random = Random::new(7);
     for batch in [1, 16, 64] {
         group.throughput(Throughput::Elements(batch));
-        let mut numbers = || (0..batch).map(|_| random.below(DEVICES)).collect::<Vec<_>>();
+        // None twice: a newer token of the same device would take the place of an older one.
+        let mut numbers = || {
+            let first = random.below(DEVICES);
+            (0..batch).map(|place| (first + place * APART) % DEVICES).collect::<Vec<_>>()
+        };
         group.bench_function(format!("{name}/identify/{batch}"), |bencher| {
             bencher.iter_batched(
                 &mut numbers,
@@ -183,4 +187,6 @@ fn owner() -> OwnerId {
 }
 
 const DEVICES: u64 = 10_000;
+/// Has no factor in common with their number.
+const APART: u64 = 7_919;
 const PLATFORM: &str = "arduino:esp8266";

@@ -87,13 +87,13 @@ fn size(plan: &Plan, kind: Kind, devices: u64, empty: u64, out: &mut impl Write)
     let start = first.start;
     first.stop()?;
     let second = place.serve(plan, &APART)?;
-    let start_cpu = cpu::used_ns(second.pid())? as f64 / 1e9;
+    let cpu_s = cpu::used_ns(second.pid())? as f64 / 1e9;
     let start = start.min(second.start).as_secs_f64();
     let server = per_device(second.resident_bytes()?.saturating_sub(empty));
     second.stop()?;
     writeln!(
         out,
-        "{devices:>10} {:>9.1} {disk:>10.0} {server:>9.0} {redis:>9.0} {start:>9.3} {start_cpu:>9.3}",
+        "{devices:>10} {:>9.1} {disk:>10.0} {server:>9.0} {redis:>9.0} {start:>9.3} {cpu_s:>9.3}",
         filled.as_secs_f64()
     )?;
     let is_counted = devices <= COUNTED_DEVICES_MAX && is_here("valgrind");
