@@ -201,7 +201,13 @@ impl Exchange {
     }
 
     /// Moves on by `n` bytes: first through the output, then through the image.
-    pub(crate) fn advance<I>(&mut self, n: usize, stream: Option<&mut Stream<I>>) {
+    pub(crate) fn advance<I>(
+        &mut self,
+        now: Now,
+        n: usize,
+        stream: Option<&mut Stream<I>>,
+        config: &Config,
+    ) {
         let of_output = n.min(self.unsent().len());
         self.sent += of_output;
         self.bytes_sent += n as u64;
@@ -210,6 +216,9 @@ impl Exchange {
         assert!(of_image <= left, "{n} bytes sent, which is more than was shown");
         if let Some(stream) = stream {
             stream.at += of_image;
+            // What left in the moment when the answer began did not wait for its socket.
+            let is_paced = self.until != Some(now.instant + config.transfer_timeout);
+            stream.note_sent(now, is_paced);
         }
     }
 

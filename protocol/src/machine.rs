@@ -133,14 +133,10 @@ impl<I: AsRef<[u8]> + Clone> Machine<I> {
     pub(crate) fn handle_sent(&mut self, now: Now, n: usize) {
         match &mut self.state {
             State::Receiving(Some(exchange)) | State::Asking(exchange) => {
-                exchange.advance(n, None::<&mut Stream<I>>);
+                exchange.advance(now, n, None::<&mut Stream<I>>, &self.config);
             }
             State::Responding(exchange, stream) => {
-                exchange.advance(n, stream.as_deref_mut());
-                if let Some(stream) = stream {
-                    let began_now = now.instant + self.config.transfer_timeout;
-                    stream.note_sent(now, exchange.until != Some(began_now));
-                }
+                exchange.advance(now, n, stream.as_deref_mut(), &self.config);
                 let head_left = !exchange.unsent().is_empty();
                 match stream {
                     _ if head_left => {}

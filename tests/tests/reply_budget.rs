@@ -117,16 +117,21 @@ fn a_check_in_reply_is_shown_as_one_piece_of_memory() {
         return;
     }
     let (scene, fields) = longest();
-    let mut exchange = scene.exchange();
-    exchange.input(&Request::check_in(KEY, &fields.wrapped("registration")).bytes());
-    while let Some(query) = exchange.ask() {
-        let answer = exchange.store.answer(&query);
-        exchange.answer(answer);
+    let closing = Request::check_in(KEY, &fields.wrapped("registration"));
+    let kept = closing.clone().without("Connection");
+    for (request, ends) in [(closing, true), (kept, false)] {
+        let mut exchange = scene.exchange();
+        exchange.input(&request.bytes());
+        while let Some(query) = exchange.ask() {
+            let answer = exchange.store.answer(&query);
+            exchange.answer(answer);
+        }
+        let Some(Transmit::Bytes { bytes, more }) = exchange.peer.connection().transmit() else {
+            panic!("not one piece of memory");
+        };
+        assert!(bytes.ends_with(b"}}"), "head and body together");
+        assert_eq!(more, ends, "the end follows at once, and nothing else ever does");
     }
-    let Some(Transmit::Bytes { bytes, more: false }) = exchange.peer.connection().transmit() else {
-        panic!("not one piece of memory");
-    };
-    assert!(bytes.ends_with(b"}}"), "head and body together");
 }
 
 #[test]
