@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -247,13 +248,21 @@ fn attack(args: &[String]) -> Result<()> {
         }
     }
     say("held")?;
-    let watch = thread::spawn(|| io::stdin().read_to_end(&mut Vec::new()));
-    while !watch.is_finished() {
-        slow.trickle();
-        let begun = Instant::now();
-        while !watch.is_finished() && begun.elapsed() < PERIOD {
-            slow.renew()?;
-            thread::sleep(PERIOD / 50);
+    // Disconnected once the input has ended.
+    let (input, end) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        drop(input);
+    });
+    let mut next = Instant::now();
+    loop {
+        if Instant::now() >= next {
+            slow.trickle();
+            next = Instant::now() + PERIOD;
+        }
+        slow.renew()?;
+        if end.recv_timeout(PERIOD / 50) == Err(RecvTimeoutError::Disconnected) {
+            break;
         }
     }
     say(&slow.ended().to_string())
