@@ -157,14 +157,15 @@ impl<S: Store<Image: Legible>> Worker<S> {
     /// alone, or has sent the rest within microseconds: where nobody has to be served at once, they
     /// gather meanwhile, which costs less than to wake up for each of them.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        if std::mem::take(&mut self.more_is_near) {
+        let timeout = self.timeout();
+        let has_time = timeout != Some(Duration::ZERO);
+        if std::mem::take(&mut self.more_is_near) && has_time {
             self.seat.poll.poll(events, Some(Duration::ZERO))?;
             if !events.is_empty() {
                 return Ok(());
             }
             thread::sleep(GATHER);
         }
-        let timeout = self.timeout();
         self.seat.poll.poll(events, timeout)
     }
 
