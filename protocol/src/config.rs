@@ -65,8 +65,11 @@ pub struct Config {
     /// twice as long, well within `transfer_timeout`. Beyond: 503, and the token is as it was;
     /// from half of it on check-ins get no offer ([`crate::Outcome::HeldBack`]).
     pub transfer_backlog: Duration,
-    /// Bytes of images that are admitted in any case; also one download for each 256 KiB of it.
-    /// Default 1 GiB. `u64::MAX`: no download is put off, whatever the line carries.
+    /// What the line is known to carry in `transfer_backlog`, in bytes of images: so many, and as
+    /// many downloads as get twice the least rate of it, are admitted in any case. While the line
+    /// carries less than a quarter of it, it is not full: then so many are admitted beside
+    /// those that have been on their way for 16 s. Default 1 GiB, which is 6 MB/s. `u64::MAX`: no
+    /// download is put off, whatever the line carries.
     pub transfer_backlog_bytes_min: u64,
     /// After the last answer: how long the peer's remaining bytes are read and dropped, so that
     /// they cannot reset the answer away. Default 1 s. Beyond: closed.

@@ -5,6 +5,10 @@
 //! leaves soon enough at the rate of the last seconds. Devices that are slow by themselves raise
 //! that rate together and are all let in; a line that is full is shared by as many as it can serve.
 //!
+//! Where little leaves, nothing says whether the line is full or its devices are slow. The floor of the
+//! settings does: a line that carries far less than that is not full, and whoever has been on it for
+//! a while is slow by himself. Only those who came since are counted then.
+//!
 //! Here is no clock: time is what it is told, in whole seconds from the first time on.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,16 +27,16 @@ pub(crate) struct Outflow(Arc<Mutex<Flow>>);
 pub(crate) struct Share {
     outflow: Outflow,
     bytes_left: u64,
+    /// The second in which it began.
+    since: u64,
 }
 
 #[derive(Default)]
 struct Flow {
     /// Where seconds are counted from: the first time that was told.
     origin: Option<Instant>,
-    /// Bytes that are admitted and have not left.
-    ahead: u64,
-    /// Shares that there are.
-    downloads: u64,
+    /// What is admitted and has not left.
+    all: Load,
     /// How often a download was put off.
     put_off: u64,
     /// The last seconds, each in its place: `second % SECONDS`.
@@ -41,15 +45,30 @@ struct Flow {
     newest: u64,
 }
 
+/// Downloads, and the bytes that they have before them.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    bytes: u64,
+    downloads: u64,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Second {
+    /// What began in it, and has not left.
+    begun: Load,
+    /// Images that were offered.
+    offered: Load,
     /// Bytes that left.
     sent: u64,
     /// Those of them that had to wait for room in their socket.
     paced: u64,
-    /// Images that were offered, and their bytes.
-    offers: u64,
-    offered: u64,
+}
+
+/// So many bytes in so many milliseconds.
+#[derive(Clone, Copy)]
+struct Rate {
+    bytes: u64,
+    over_ms: u128,
 }
 
 impl Outflow {
@@ -84,9 +103,7 @@ impl Outflow {
         flow.advance(now);
         let may = flow.has_room_for_offers(config);
         if may {
-            let second = flow.second();
-            second.offered = second.offered.saturating_add(bytes);
-            second.offers += 1;
+            flow.second().offered.add(bytes);
         }
         may
     }
@@ -95,13 +112,13 @@ impl Outflow {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn admitted(&self) -> (u64, u64) {
         let flow = self.lock();
-        (flow.ahead, flow.downloads)
+        (flow.all.bytes, flow.all.downloads)
     }
 
     fn share(&self, mut flow: std::sync::MutexGuard<'_, Flow>, bytes: u64) -> Share {
-        flow.ahead = flow.ahead.saturating_add(bytes);
-        flow.downloads += 1;
-        Share { outflow: self.clone(), bytes_left: bytes }
+        flow.all.add(bytes);
+        flow.second().begun.add(bytes);
+        Share { outflow: self.clone(), bytes_left: bytes, since: flow.newest }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Flow> {
@@ -112,9 +129,10 @@ impl Outflow {
 impl Share {
     /// The download is of so many bytes after all.
     pub(crate) fn resize(&mut self, bytes: u64) {
-        let mut flow = self.outflow.lock();
-        flow.ahead = flow.ahead.saturating_sub(self.bytes_left).saturating_add(bytes);
-        drop(flow);
+        let resize = |load: &mut Load| {
+            load.bytes = load.bytes.saturating_sub(self.bytes_left).saturating_add(bytes);
+        };
+        self.outflow.lock().each_load(self.since, resize);
         self.bytes_left = bytes;
     }
 
@@ -128,7 +146,7 @@ impl Share {
         }
         let mut flow = self.outflow.lock();
         flow.advance(now);
-        flow.ahead = flow.ahead.saturating_sub(sent);
+        flow.each_load(self.since, |load| load.bytes = load.bytes.saturating_sub(sent));
         let second = flow.second();
         second.sent += sent;
         second.paced += if is_paced { sent } else { 0 };
@@ -139,9 +157,11 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut flow = self.outflow.lock();
-        flow.ahead = flow.ahead.saturating_sub(self.bytes_left);
-        flow.downloads = flow.downloads.saturating_sub(1);
+        let end = |load: &mut Load| {
+            load.bytes = load.bytes.saturating_sub(self.bytes_left);
+            load.downloads = load.downloads.saturating_sub(1);
+        };
+        self.outflow.lock().each_load(self.since, end);
     }
 }
 
@@ -162,8 +182,16 @@ impl Flow {
         &mut self.seconds[self.newest as usize % SECONDS]
     }
 
-    /// A sum over the last seconds, and how many those were from the first one that counts.
-    fn over(&self, what: impl Fn(&Second) -> u64) -> (u64, u64) {
+    /// Changes whatever a share that began in the second `since` counts in.
+    fn each_load(&mut self, since: u64, change: impl Fn(&mut Load)) {
+        change(&mut self.all);
+        if self.newest - since < SECONDS as u64 {
+            change(&mut self.seconds[since as usize % SECONDS].begun);
+        }
+    }
+
+    /// What counts of the last seconds, over as many as passed from the first one that does.
+    fn rate(&self, what: impl Fn(&Second) -> u64) -> Rate {
         let (mut sum, mut seconds) = (0_u64, 1);
         for age in 0..(SECONDS as u64).min(self.newest + 1) {
             let counted = what(&self.seconds[(self.newest - age) as usize % SECONDS]);
@@ -171,50 +199,86 @@ impl Flow {
                 (sum, seconds) = (sum.saturating_add(counted), age + 1);
             }
         }
-        (sum, seconds)
+        Rate { bytes: sum, over_ms: u128::from(seconds) * 1000 }
+    }
+
+    /// The loads of the last seconds together.
+    fn recent(&self, what: impl Fn(&Second) -> Load) -> Load {
+        self.seconds.iter().map(what).fold(Load::default(), Load::and)
     }
 
     /// May another download begin?
     fn has_room(&self, config: &Config) -> bool {
-        let paced = self.over(|second| second.paced);
-        let floor = config.transfer_backlog_bytes_min;
-        let leaves_soon = self.ahead < floor || is_within(self.ahead, paced, 1, config);
-        leaves_soon && has_speed(self.downloads, paced, config)
+        let recent = self.recent(|second| second.begun);
+        self.carries(self.all, recent, self.rate(|second| second.paced), config)
     }
 
     /// What left at once counts here: it costs little to offer too much, and the devices of a fast
     /// line should not wait.
     fn has_room_for_offers(&self, config: &Config) -> bool {
-        let (offered, _) = self.over(|second| second.offered);
-        let (offers, _) = self.over(|second| second.offers);
-        let sent = self.over(|second| second.sent);
-        let coming = self.ahead.saturating_add(offered);
-        let floor = config.transfer_backlog_bytes_min / 2;
-        let leaves_soon = coming < floor || is_within(coming, sent, 2, config);
-        leaves_soon && has_speed((self.downloads + offers).saturating_mul(2), sent, config)
+        let offered = self.recent(|second| second.offered);
+        let [all, recent] = [self.all, self.recent(|second| second.begun)]
+            .map(|load| load.and(offered))
+            .map(|coming| coming.and(coming));
+        self.carries(all, recent, self.rate(|second| second.sent), config)
+    }
+
+    /// Does the line carry all that is on it? Below its floor it does in any case. If it carries so
+    /// little that it cannot be full, only those count who may still raise that.
+    fn carries(&self, all: Load, recent: Load, rate: Rate, config: &Config) -> bool {
+        let floor = Rate { bytes: config.transfer_backlog_bytes_min, over_ms: backlog_ms(config) };
+        let is_idle = rate.is_below(floor.part(IDLE_PART));
+        all.fits(rate, config) || all.fits(floor, config) || is_idle && recent.fits(floor, config)
     }
 
     /// How many seconds what is ahead takes to leave; 0 where nothing says how fast that is.
     fn drain_s(&self) -> u64 {
-        let (sum, seconds) = self.over(|second| second.paced);
-        self.ahead.saturating_mul(seconds).checked_div(sum).unwrap_or_default()
+        let rate = self.rate(|second| second.paced);
+        let drain_ms = u128::from(self.all.bytes) * rate.over_ms;
+        let drain_s = drain_ms.checked_div(u128::from(rate.bytes) * 1000).unwrap_or_default();
+        u64::try_from(drain_s).unwrap_or(u64::MAX)
     }
 }
 
-/// Would so many bytes leave within the backlog, or a part of it, at the rate of so many bytes in
-/// so many seconds?
-fn is_within(bytes: u64, (sum, seconds): (u64, u64), part: u64, config: &Config) -> bool {
-    let needed = u128::from(bytes) * u128::from(seconds) * u128::from(part) * 1000;
-    needed <= u128::from(sum).saturating_mul(config.transfer_backlog.as_millis())
+impl Load {
+    fn add(&mut self, bytes: u64) {
+        *self = self.and(Self { bytes, downloads: 1 });
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            downloads: self.downloads.saturating_add(other.downloads),
+        }
+    }
+
+    /// Would it leave within the backlog at this rate, and would each download keep well above the
+    /// least rate at which it is not cut off?
+    fn fits(self, rate: Rate, config: &Config) -> bool {
+        let (bytes, downloads) = (u128::from(self.bytes), u128::from(self.downloads));
+        let least = u128::from(config.send_window_bytes_min) * SPEED_MARGIN;
+        rate.gives(bytes, backlog_ms(config))
+            && rate.gives(downloads.saturating_mul(least), config.send_window.as_millis())
+    }
 }
 
-/// Would so many downloads each keep well above the least rate at which they are not cut off, if so
-/// many bytes leave in so many seconds?
-fn has_speed(downloads: u64, (sum, seconds): (u64, u64), config: &Config) -> bool {
-    let least = u128::from(config.send_window_bytes_min) * SPEED_MARGIN;
-    let needed = u128::from(downloads) * least * u128::from(seconds) * 1000;
-    downloads < config.transfer_backlog_bytes_min.div_ceil(DOWNLOAD_BYTES)
-        || needed <= u128::from(sum).saturating_mul(config.send_window.as_millis())
+impl Rate {
+    /// Are so many bytes gone after so long?
+    fn gives(self, bytes: u128, within_ms: u128) -> bool {
+        bytes.saturating_mul(self.over_ms) <= u128::from(self.bytes).saturating_mul(within_ms)
+    }
+
+    fn part(self, part: u128) -> Self {
+        Self { over_ms: self.over_ms.saturating_mul(part), ..self }
+    }
+
+    fn is_below(self, other: Self) -> bool {
+        !self.gives(u128::from(other.bytes), other.over_ms)
+    }
+}
+
+fn backlog_ms(config: &Config) -> u128 {
+    config.transfer_backlog.as_millis().max(1)
 }
 
 /// Seconds from `base` to nearly `over` more, another number each time.
@@ -230,10 +294,11 @@ impl std::fmt::Debug for Outflow {
 
 /// How long a rate is remembered: longer than a pause of a line, shorter than anybody's patience.
 const SECONDS: usize = 16;
-/// The floor of bytes is one of downloads, too: a usual image each.
-const DOWNLOAD_BYTES: u64 = 256 * 1024;
 /// A line is not shared evenly: on the average each download gets so many times the least rate.
 const SPEED_MARGIN: u128 = 2;
+/// A line that carries less than this part of its floor is not full. Not half of it: nobody knows his
+/// line that well.
+const IDLE_PART: u128 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -241,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    /// A floor of 1000 bytes and so of one download; least rate 10 bytes/s.
+    /// A floor of 10 bytes/s, which is less than one download needs; least rate 10 bytes/s.
     fn config() -> Config {
         Config {
             transfer_backlog: Duration::from_secs(100),
@@ -268,23 +333,67 @@ mod tests {
         let (config, at) = (config(), clock());
         let first = config.outflow.admit(5000, at(0), &config).expect("nothing is ahead");
         assert_eq!(config.outflow.admit(1, at(0), &config).err(), Some(10));
-        assert_eq!(config.outflow.admit(1, at(60), &config).err(), Some(11));
+        assert_eq!(config.outflow.admit(1, at(15), &config).err(), Some(11));
         drop(first);
-        assert!(config.outflow.admit(1, at(60), &config).is_ok());
+        assert!(config.outflow.admit(1, at(15), &config).is_ok());
         assert!(is_nothing_left(&config));
     }
 
     #[test]
-    fn the_floor_is_bytes_and_downloads() {
+    fn the_floor_is_a_rate() {
         let at = clock();
-        let config = Config { transfer_backlog_bytes_min: 1 << 20, ..config() };
+        // 10,000 bytes in 100 s: 100 bytes/s.
+        let config = Config { transfer_backlog_bytes_min: 10_000, ..config() };
         let admitted = |bytes| {
             let config = config.on_another_line();
-            let all = (0..9).map_while(|_| config.outflow.admit(bytes, at(0), &config).ok());
+            let all = (0..99).map_while(|_| config.outflow.admit(bytes, at(0), &config).ok());
             all.collect::<Vec<Share>>().len()
         };
-        assert_eq!(admitted(1), 4, "one for each 256 KiB");
-        assert_eq!(admitted(400_000), 3, "until a MiB is ahead");
+        assert_eq!(admitted(1), 6, "5 of them get twice the least rate");
+        assert_eq!(admitted(4000), 3, "until 10,000 bytes are ahead");
+    }
+
+    /// 100 bytes/s is the floor, and less than 25 do not fill it.
+    #[test]
+    fn who_is_slow_for_a_while_keeps_nobody_out() {
+        let (config, at) = (config(), clock());
+        let config = Config { transfer_backlog_bytes_min: 10_000, ..config };
+        let mut slow = config.outflow.take(1_000_000);
+        let mut read = |second, rate| {
+            let before = slow.bytes_left;
+            slow.left(before - rate, at(second), true);
+        };
+        (0..=15).for_each(|second| read(second, 24));
+        assert!(config.outflow.admit(1, at(15), &config).is_err(), "it has just come");
+        read(16, 24);
+        let fresh = config.outflow.admit(11_000, at(16), &config).expect("it has been there");
+        assert!(config.outflow.admit(1, at(16), &config).is_err(), "11,000 bytes have just come");
+        drop(fresh);
+        assert!(config.outflow.admit(1, at(16), &config).is_ok());
+        (17..=32).for_each(|second| read(second, 25));
+        assert!(config.outflow.admit(1, at(32), &config).is_err(), "the line may be full");
+    }
+
+    #[test]
+    fn what_the_floor_carries_is_let_in_at_any_rate() {
+        let (config, at) = (config(), clock());
+        let config = Config { transfer_backlog_bytes_min: 10_000, ..config };
+        let mut first = config.outflow.take(10_000);
+        first.left(9950, at(0), true);
+        let second = config.outflow.admit(51, at(0), &config).expect("50 bytes/s, 9950 ahead");
+        assert!(config.outflow.admit(1, at(0), &config).is_err(), "10,001 ahead");
+        drop(second);
+        assert!(config.outflow.admit(1, at(0), &config).is_ok());
+    }
+
+    /// Of those who have been there for a while nobody counts.
+    #[test]
+    fn who_is_slow_for_a_while_takes_no_offers_away() {
+        let (config, at) = (config(), clock());
+        let config = Config { send_window_bytes_min: 0, ..config };
+        let _slow = config.outflow.admit(1_000_000, at(0), &config).expect("nothing is ahead");
+        assert!(!config.outflow.offers(1, at(15), &config));
+        assert!(config.outflow.offers(1, at(16), &config));
     }
 
     #[test]
@@ -322,9 +431,9 @@ mod tests {
         let (config, at) = (config(), clock());
         let mut first = config.outflow.take(20_000);
         first.left(10_000, at(0), true);
-        assert!(config.outflow.admit(1, at(15), &config).is_ok(), "625 bytes/s");
+        let _second = config.outflow.admit(10_000, at(15), &config).expect("625 bytes/s");
         assert!(config.outflow.admit(1, at(16), &config).is_err());
-        assert!(config.outflow.admit(1, at(1_000_000), &config).is_err());
+        assert!(config.outflow.admit(1, at(1_000_000), &config).is_ok(), "both are slow");
     }
 
     #[test]

@@ -398,7 +398,9 @@ fn a_worker_that_fails_ends_the_server_and_join_tells() {
     let server = Server::bind(local(2)).expect("a port");
     let address = server.local_addrs()[0];
     let handle = server.spawn(|_, _| Broken).expect("threads");
-    Peer::new(TcpStream::connect(address).expect("a connection")).send(check_in(1));
+    // Stays: over TLS an end with tickets unread is a reset, which may overtake the request.
+    let mut peer = Peer::new(TcpStream::connect(address).expect("a connection"));
+    peer.send(check_in(1));
     let error = handle.join().expect_err("a worker panicked");
     assert!(error.to_string().contains("panicked"), "{error}");
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");

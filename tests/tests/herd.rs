@@ -245,6 +245,26 @@ fn heads_and_short_parts_are_never_put_off() {
     assert_eq!(of(&offered.get().header("Range", "bytes=0-")), 503);
 }
 
+/// A line of 5.6 kB/s, as its owner says: of two that take 600 bytes/s together it is not full.
+#[test]
+fn who_reads_slowly_for_a_while_keeps_nobody_out() {
+    let mut offered = Redeemable::of(&Draft::binary("2.0.0", 900_000));
+    offered.scene.config.transfer_backlog_bytes_min = 1_000_000;
+    let mut slow = [begun(&offered), begun(&offered)];
+    assert_eq!(fetch(&offered, &offered.get()).1.reply().status, 503);
+    for _ in 0..17 {
+        for exchange in &mut slow {
+            exchange.advance(Duration::from_secs(1));
+            exchange.take(300);
+        }
+    }
+    let mut late = offered.scene.exchange_beside_others();
+    late.advance(Duration::from_secs(17));
+    let heard = late.request(&offered.get().bytes());
+    assert_eq!((heard.reply().status, heard.reply().body.len()), (200, 900_000));
+    assert!(slow.iter().all(|exchange| exchange.peer.closed().is_none()));
+}
+
 #[test]
 fn a_check_in_gets_no_offer_while_the_line_is_full_and_writes_nothing_for_it() {
     let mut offered = narrow(50_000);

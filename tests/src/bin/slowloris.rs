@@ -96,7 +96,7 @@ impl Plan {
     }
 
     fn try_one(&self, name: &str, way: Way, manner: Manner) -> Result<bool> {
-        let site = Site::start(self, way)?;
+        let site = Site::start(self, way, manner)?;
         let at = site.address(way);
         let time = Duration::from_secs(self.seconds);
         let (quiet, before) = site.watch(way, time)?;
@@ -280,7 +280,7 @@ struct Site {
 }
 
 impl Site {
-    fn start(plan: &Plan, way: Way) -> Result<Self> {
+    fn start(plan: &Plan, way: Way, manner: Manner) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let path = data.path().join("data");
         let run = |args: &[&str]| run(&plan.program, &path, args);
@@ -299,7 +299,7 @@ impl Site {
             .arg(path.join("tls/key.pem"))
             .args(["--runtime", &plan.runtime])
             .env("OTTER_LOG", "error")
-            .envs(patience(way))
+            .envs(patience(way, manner).iter().copied())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut places = String::new();
@@ -395,11 +395,18 @@ impl Drop for Site {
     }
 }
 
-/// Deadlines cut off who is slow with a request, and nobody on the same machine makes handshakes so
-/// fast that as many as are wanted were held: so there are none for those.
-fn patience(way: Way) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let timeouts = [("OTTER_HEAD_TIMEOUT_S", "600"), ("OTTER_BODY_TIMEOUT_S", "600")];
-    timeouts.into_iter().filter(move |_| way == Way::Tls)
+/// What cuts off who is slow, or does not let him in, is switched off where as many as are wanted
+/// could not be held otherwise: nobody on the same machine makes handshakes so fast that those who
+/// are cut off were replaced, and of downloads only some thousands are admitted that are so slow.
+fn patience(way: Way, manner: Manner) -> &'static [(&'static str, &'static str)] {
+    match (way, manner) {
+        (_, Manner::Read) => &[("OTTER_TRANSFER_BACKLOG_BYTES_MIN", "1000000000000000")],
+        (Way::Plain, _) => &[],
+        (Way::Tls, Manner::Hello) => &[("OTTER_TLS_HANDSHAKE_TIMEOUT_S", "600")],
+        (Way::Tls, Manner::Head | Manner::Body) => {
+            &[("OTTER_HEAD_TIMEOUT_S", "600"), ("OTTER_BODY_TIMEOUT_S", "600")]
+        }
+    }
 }
 
 fn run(program: &Path, data: &Path, args: &[&str]) -> Result<Value> {
