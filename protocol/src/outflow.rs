@@ -5,9 +5,9 @@
 //! leaves soon enough at the rate of the last seconds. Devices that are slow by themselves raise
 //! that rate together and are all let in; a line that is full is shared by as many as it can serve.
 //!
-//! Where little leaves, nothing says whether the line is full or its devices are slow. The floor of the
-//! settings does: a line that carries far less than that is not full, and whoever has been on it for
-//! a while is slow by himself. Only those who came since are counted then.
+//! Where little leaves, nothing says whether the line is full or its devices are slow. The floor of
+//! the settings does: a line that carries far less than that is not full, and whoever has been on
+//! it for a while is slow by himself. Only those who came since are counted then.
 //!
 //! Here is no clock: time is what it is told, in whole seconds from the first time on.
 
@@ -296,8 +296,8 @@ impl std::fmt::Debug for Outflow {
 const SECONDS: usize = 16;
 /// A line is not shared evenly: on the average each download gets so many times the least rate.
 const SPEED_MARGIN: u128 = 2;
-/// A line that carries less than this part of its floor is not full. Not half of it: nobody knows his
-/// line that well.
+/// A line that carries less than this part of its floor is not full. Not half of it: nobody knows
+/// his line that well.
 const IDLE_PART: u128 = 4;
 
 #[cfg(test)]
