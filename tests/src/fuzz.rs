@@ -12,6 +12,7 @@ mod grammar;
 mod ids;
 mod second;
 mod seeds;
+mod store;
 mod tls;
 mod version;
 
@@ -21,6 +22,7 @@ pub use differential::{Class, compare, differential};
 pub use ids::ids;
 pub use otter_protocol::fuzzing::{chunked, head, hello, json, range};
 pub use seeds::seeds;
+pub use store::store;
 pub use tls::tls;
 pub use version::version;
 

@@ -42,6 +42,7 @@ pub mod image;
 pub mod laws;
 pub mod load;
 pub mod model;
+pub mod pair;
 pub mod random;
 pub mod redis;
 pub mod reply;

@@ -9,17 +9,35 @@
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
+    /// What is drawn first, from its end.
+    given: Vec<u8>,
 }
 
 impl Random {
     /// Starts the sequence that belongs to `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self { state: seed, given: Vec::new() }
+    }
+
+    /// Draws these bytes, one after the other, and then what belongs to seed 0: so a fuzzer or
+    /// proptest chooses.
+    #[must_use]
+    pub fn given(bytes: &[u8]) -> Self {
+        Self { state: 0, given: bytes.iter().rev().copied().collect() }
+    }
+
+    /// Nothing is left of what was given.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.given.is_empty()
     }
 
     /// The next 64 bits.
     pub fn draw(&mut self) -> u64 {
+        if let Some(byte) = self.given.pop() {
+            return byte.into();
+        }
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.state;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

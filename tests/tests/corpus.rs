@@ -49,6 +49,11 @@ fn differential() {
 }
 
 #[test]
+fn store() {
+    fuzz::replay("store", fuzz::store, MUTATIONS);
+}
+
+#[test]
 fn connection() {
     fuzz::replay("connection", fuzz::connection, MUTATIONS);
 }

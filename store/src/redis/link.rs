@@ -134,9 +134,12 @@ impl Link {
 
     /// Watches every server, also those that come later, and where the slots of a cluster are.
     pub(super) fn watch(self: &Rc<Self>, patience: Duration) {
-        let link = Rc::clone(self);
+        // The nodes are the link's own, which would never be dropped otherwise.
+        let link = Rc::downgrade(self);
         self.nodes.watch(move |node| {
-            task::spawn_local(Rc::clone(&link).watch_node(node, patience));
+            if let Some(link) = link.upgrade() {
+                task::spawn_local(link.watch_node(node, patience));
+            }
         });
         if self.nodes.is_cluster() {
             task::spawn_local(Rc::clone(self).chart(patience));

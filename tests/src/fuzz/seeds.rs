@@ -2,6 +2,7 @@
 
 use super::connection::{OPS, all};
 use super::tls::hello;
+use crate::Random;
 use crate::scene::{DEVICE, KEY, MAC, OWNER};
 use crate::tls::Hello;
 
@@ -18,8 +19,15 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "ids" => texts(&[OWNER, KEY, DEVICE, MAC, "SIGFOX1A2B3C", "5C:CF:7F:3D:8F:2A", "unnamed"]),
         "connection" => connections(),
         "tls" => tunnels(),
+        "store" => (0..4).map(|seed| choices(seed, 400)).collect(),
         _ => Vec::new(),
     }
+}
+
+/// So many choices by chance.
+fn choices(seed: u64, count: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    (0..count).map(|_| random.draw() as u8).collect()
 }
 
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
