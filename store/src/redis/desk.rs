@@ -218,6 +218,11 @@ impl Desk {
         }
     }
 
+    /// Lets go of questions that are not answered: they hold the desk, as it holds them.
+    pub(super) fn close(&self) {
+        self.checks.borrow_mut().by_owner.clear();
+    }
+
     /// Waits until no query is open.
     pub(super) async fn done(&self) {
         while self.open.get() > 0 {

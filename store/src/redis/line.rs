@@ -68,6 +68,7 @@ impl Line {
         }
         // Whatever is not answered by then is answered as unavailable when it is dropped.
         let _ = timeout(self.options.timeout, desk.done()).await;
+        desk.close();
         self.status.set_up(false);
     }
 

@@ -200,7 +200,8 @@ fn a_node_that_hands_over_loses_nobody() {
             asked = Some(Instant::now());
         }
         let version = format!("1.0.{}", versions.next()?);
-        assert!(!is_away(&bench.desk.ask(there.check_in(&version))), "{version}");
+        let answer = bench.desk.ask(there.check_in(&version));
+        assert!(!is_away(&answer), "{version}: {:?}", bench.operator.trouble());
         assert_eq!(there.version(&mut bench.desk), Some(version));
         (cluster.nodes()[heir].info("role").as_deref() == Some("master")).then_some(())
     });

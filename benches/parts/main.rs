@@ -1,12 +1,12 @@
 //! How long each part of Otter takes, by itself and in memory.
 //!
 //! ```text
-//! cargo bench -p otter-benches                 # all
-//! cargo bench -p otter-benches -- tls          # those whose name has this in it
+//! cargo bench                 # all
+//! cargo bench -- tls          # those whose name has this in it
 //! ```
 //!
 //! For the eye while a part is made faster: nothing fails because it took long. What a whole server
-//! costs beside others is measured by the programs of this package, and counts of instructions are
+//! costs beside others is measured by the programs of otter-benches, and counts of instructions are
 //! watched by `benches/instructions` (docs/performance.md).
 
 mod device;
