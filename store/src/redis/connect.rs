@@ -59,7 +59,8 @@ pub(super) async fn connect(
         0 => None,
         _ => Some(dialer.replicated(dialer.dial(&dialer.config).await?)),
     };
-    Ok((Nodes::single(dialer, Node::new(None, client, replicated)), warnings))
+    let node = Node::new(None, client, replicated, dialer.timeout);
+    Ok((Nodes::single(dialer, node), warnings))
 }
 
 async fn info(client: &Client) -> Result<String, OpenError> {
@@ -127,7 +128,7 @@ impl Dialer {
             0 => None,
             _ => Some(self.replicated(dial()?)),
         };
-        Ok(Node::new(Some(server.clone()), dial()?, replicated))
+        Ok(Node::new(Some(server.clone()), dial()?, replicated, self.timeout))
     }
 
     fn config_of(&self, server: &Server) -> Config {

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::arguments::{Arguments, arguments};
 use super::library::Library;
-use super::node::{Failed, Node};
+use super::node::{COMING_PAUSE, Failed, Node};
 use super::nodes::{Nodes, Redirection};
 use super::op::{Kind, Op};
 use super::reply::Reply;
@@ -91,7 +91,7 @@ impl Link {
                 Some(key) if self.is_cluster() => redis_keyslot(key.as_bytes()),
                 Some(_) | None => 0,
             };
-            if self.is_up(slot) {
+            if self.is_open(slot) {
                 groups.entry((slot, op.kind)).or_default().ops.push((op, place));
             }
         }
@@ -104,8 +104,10 @@ impl Link {
         self.nodes.is_cluster()
     }
 
-    fn is_up(&self, slot: u16) -> bool {
-        self.nodes.of(slot).is_some_and(|node| node.is_up())
+    /// May questions for this slot gather? Also for a server that takes over and is not connected
+    /// yet.
+    fn is_open(&self, slot: u16) -> bool {
+        self.nodes.of(slot).is_some_and(|node| node.is_up() || node.is_coming())
     }
 
     /// Counts the turns in which something was sent, or a server came or went: whoever asked in
@@ -150,7 +152,7 @@ impl Link {
     async fn watch_node(self: Rc<Self>, node: Rc<Node>, patience: Duration) {
         while self.nodes.is_known(&node) {
             self.mark(&node, node.look(patience).await);
-            sleep(WATCH_PAUSE).await;
+            sleep(if node.is_coming() { COMING_PAUSE } else { WATCH_PAUSE }).await;
         }
     }
 
@@ -172,7 +174,7 @@ impl Link {
     /// Answers whoever waits to ask a server that is away. Nothing was sent.
     fn give_up(&self) {
         for ((slot, _), gathered) in self.groups.borrow_mut().iter_mut() {
-            if !self.is_up(*slot) {
+            if !self.is_open(*slot) {
                 gathered.ops.clear();
             }
         }
@@ -213,7 +215,9 @@ impl Link {
         let (slot, kind) = group;
         let (ops, places): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
         // Otherwise nothing is sent, as the places say when they are dropped.
-        if let Some(node) = self.nodes.of(slot).filter(|node| node.is_up()) {
+        if let Some(node) = self.nodes.of(slot)
+            && node.wait_until_up().await.is_ok()
+        {
             let count = ops.len();
             self.status.sent(count);
             let mut visit = Visit::begin(node, kind, places);
@@ -261,7 +265,7 @@ impl Link {
                 visit.node.put_off(visit.number);
                 let node = self.nodes.redirect(&visit.node, &to).ok_or(Trouble::Away)?;
                 asking = to.asking;
-                self.wait_for(&node).await?;
+                node.wait_until_up().await?;
                 visit.go(node, kind);
             } else if patience > 0 && error.details().starts_with("TRYAGAIN") {
                 patience -= 1;
@@ -287,17 +291,6 @@ impl Link {
         // One is enough.
         let _ = timeout(patience, all_up).await;
         nodes.iter().any(|node| node.is_up()).then_some(()).ok_or(Trouble::Away)
-    }
-
-    /// Waits until a server that was not known before is connected.
-    async fn wait_for(&self, node: &Rc<Node>) -> Result<(), Trouble> {
-        for _ in 0..CONNECT_TIMES {
-            if node.is_up() {
-                return Ok(());
-            }
-            sleep(TRYAGAIN_PAUSE).await;
-        }
-        Err(Trouble::Away)
     }
 
     /// What the function is called with.
@@ -392,8 +385,6 @@ const CHART_PAUSE_BROKEN: Duration = Duration::from_millis(250);
 const LOADS: u32 = 2;
 /// As many nodes may send a call on.
 const REDIRECTIONS: u32 = 5;
-/// A server that others speak of is there soon.
-const CONNECT_TIMES: u32 = 40;
 /// A slot that is being moved answers soon.
 const TRYAGAIN_TIMES: u32 = 20;
 const TRYAGAIN_PAUSE: Duration = Duration::from_millis(25);

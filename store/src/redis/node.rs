@@ -13,7 +13,7 @@ use fred::error::Error;
 use fred::interfaces::ClientLike;
 use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::library::Library;
 use super::op::Kind;
@@ -28,11 +28,21 @@ pub(super) struct Node {
     /// For claims that wait until replicas have them: a line of its own, because waiting holds up
     /// all that follows.
     replicated: Option<Replicated>,
-    is_up: Cell<bool>,
+    state: Cell<State>,
+    /// How long it may take to connect.
+    patience: Duration,
     calls: Cell<u64>,
     under_way: RefCell<HashMap<u64, UnderWay>>,
     /// It said that it is a replica, and is not asked again to say so at once.
     read_only: Cell<ReadOnly>,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// New since then, and being connected to.
+    Coming(Instant),
+    Up,
+    Down,
 }
 
 /// How claims wait for replicas.
@@ -61,12 +71,14 @@ impl Node {
         server: Option<Server>,
         client: Client,
         replicated: Option<Replicated>,
+        patience: Duration,
     ) -> Self {
         Self {
             server,
             client,
             replicated,
-            is_up: Cell::new(false),
+            state: Cell::new(State::Coming(Instant::now())),
+            patience: patience.max(CONNECT_MIN),
             calls: Cell::new(0),
             under_way: RefCell::default(),
             read_only: Cell::default(),
@@ -75,12 +87,33 @@ impl Node {
 
     /// May anything be asked of it?
     pub(super) fn is_up(&self) -> bool {
-        self.is_up.get()
+        matches!(self.state.get(), State::Up)
+    }
+
+    /// Is it new, and likely to be there in a moment?
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self.state.get(), State::Coming(since) if since.elapsed() < self.patience)
+    }
+
+    /// Waits until it is there.
+    ///
+    /// # Errors
+    /// [`Trouble::Away`] if it does not come in time, or was there and is not any more.
+    pub(super) async fn wait_until_up(&self) -> Result<(), Trouble> {
+        while self.is_coming() {
+            sleep(COMING_PAUSE).await;
+        }
+        if self.is_up() { Ok(()) } else { Err(Trouble::Away) }
     }
 
     /// Says that it is there, or gone. If it is gone whoever waits for it is told at once.
     pub(super) fn set_up(&self, is_up: bool) {
-        self.is_up.set(is_up);
+        match (is_up, self.state.get()) {
+            (true, _) => self.state.set(State::Up),
+            // Its time passes by itself.
+            (false, State::Coming(_)) => {}
+            (false, State::Up | State::Down) => self.state.set(State::Down),
+        }
         if !is_up {
             for under_way in self.under_way.borrow_mut().values_mut() {
                 for place in under_way.places.drain(..) {
@@ -287,6 +320,10 @@ pub(super) fn number(number: u64) -> Value {
     Value::from(number.to_string())
 }
 
+/// A server is given so long to connect at least.
+const CONNECT_MIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether it has.
+pub(super) const COMING_PAUSE: Duration = Duration::from_millis(10);
 /// How often somebody who turned out to be a replica is connected to anew.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(5);
 
@@ -296,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_call_that_is_put_off_does_not_speak_against_its_server() {
-        let node = Node::new(None, Client::default(), None);
+        let node = Node::new(None, Client::default(), None, Duration::ZERO);
         let stalls = || (0..1_000_000).any(|_| node.is_stalled(Duration::ZERO));
         assert!(!stalls(), "nothing is under way");
         let number = node.begin(Kind::Read, Vec::new());

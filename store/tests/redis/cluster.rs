@@ -1,5 +1,7 @@
 //! Redis Cluster: slots that move, nodes that die or forget.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use otter_protocol::{DeviceId, Query};
@@ -192,20 +194,37 @@ fn a_node_that_hands_over_loses_nobody() {
     let home = Home::new(&mut bench, 'a');
     let (node, _, there) = on_two_nodes(&cluster, &mut bench, home);
     let heir = node + 3;
-    // Redis gives up on it after 5 s, which a busy machine may need.
-    let (mut versions, mut asked) = (0.., None::<Instant>);
-    wait_for("the other to be master", || {
-        if asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(6)) {
-            cluster.nodes()[heir].call(&["CLUSTER", "FAILOVER"]);
-            asked = Some(Instant::now());
-        }
-        let version = format!("1.0.{}", versions.next()?);
-        let answer = bench.desk.ask(there.check_in(&version));
-        assert!(!is_away(&answer), "{version}: {:?}", bench.operator.trouble());
-        assert_eq!(there.version(&mut bench.desk), Some(version));
-        (cluster.nodes()[heir].info("role").as_deref() == Some("master")).then_some(())
+    let mut beside = bench.another_desk();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Whoever asks while others wait for the new master waits, too.
+        scope.spawn(|| {
+            let mut asked = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                beside.submit(vec![there.identify()]);
+                asked += 1;
+                thread::sleep(Duration::from_millis(2));
+            }
+            let away = beside.answers(asked).iter().filter(|answer| is_away(answer)).count();
+            assert_eq!(away, 0, "of {asked}");
+        });
+        let _over = OnDrop(|| is_over.store(true, Ordering::Relaxed));
+        // Redis gives up on it after 5 s, which a busy machine may need.
+        let (mut versions, mut asked) = (0.., None::<Instant>);
+        wait_for("the other to be master", || {
+            if asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(6)) {
+                cluster.nodes()[heir].call(&["CLUSTER", "FAILOVER"]);
+                asked = Some(Instant::now());
+            }
+            let version = format!("1.0.{}", versions.next()?);
+            let answer = bench.desk.ask(there.check_in(&version));
+            assert!(!is_away(&answer), "{version}: {:?}", bench.operator.trouble());
+            assert_eq!(there.version(&mut bench.desk), Some(version));
+            (cluster.nodes()[heir].info("role").as_deref() == Some("master")).then_some(())
+        });
+        // Also when all nodes have heard of it.
+        cluster.wait_until_ok();
     });
-    cluster.wait_until_ok();
     let token = there.token(&mut bench);
     wait_until_served(&mut bench.desk, &Query::Start { token });
     assert!(bench.claim(token) && !bench.claim(token));
@@ -214,6 +233,15 @@ fn a_node_that_hands_over_loses_nobody() {
     cluster.node_mut(dead).kill();
     let mut other = Bench::on_redis(options(cluster.url()));
     wait_until_served(&mut other.desk, &there.identify());
+}
+
+/// Does something at the end, also if that is a panic.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
 }
 
 /// Longer than anything takes on a machine that is busy with something else.
