@@ -72,13 +72,15 @@ fn redis_answers() {
 #[test]
 fn where_readers_part_a_class_says_why() {
     use fuzz::Class::{
-        Authority, Chunk, Coding, CodingAndLength, Credential, Expectation, Host, Length, Limit,
-        LineEnd, Octet, Target,
+        Authority, Chunk, Coding, CodingAndLength, Connection, Credential, Expectation, Host,
+        Length, Limit, LineEnd, Octet, Target,
     };
     let post = |rest: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{rest}");
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
     let many = format!("Content-Length: 20000\r\n\r\n{}", "x".repeat(20_000));
     let chunked = "Transfer-Encoding: chunked\r\n";
+    let odd_options =
+        "GET / HTTP/1.0\r\nConnection: \u{ff}, keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n";
     for (text, class) in [
         (post("\r\n"), None),
         (post("A: b\n\r\n"), Some(LineEnd)),
@@ -104,6 +106,7 @@ fn where_readers_part_a_class_says_why() {
         (post(&format!("{chunked}\r\n0\r\n{}\r\n", "A: b\r\n".repeat(101))), Some(Limit)),
         (get("/<"), Some(Octet)),
         (get("http://[/"), Some(Authority)),
+        (odd_options.to_owned(), Some(Connection)),
     ] {
         assert_eq!(fuzz::compare(text.as_bytes()), class, "{text:?}");
     }

@@ -24,7 +24,7 @@ pub fn differential(bytes: &[u8]) {
 /// If nothing does.
 pub fn compare(bytes: &[u8]) -> Option<Class> {
     let mut theirs = heard(bytes).into_iter();
-    let mut rest = bytes;
+    let (mut rest, mut before) = (bytes, &b""[..]);
     loop {
         let ours = read(rest);
         let grammar = grammar::read(rest);
@@ -38,11 +38,12 @@ pub fn compare(bytes: &[u8]) -> Option<Class> {
                 if !ours.keep_alive {
                     return None;
                 }
-                rest = &rest[ours.end..];
+                (before, rest) = rest.split_at(ours.end);
             }
             (Reading::Taken(ours), None) => {
                 check_httparse(rest, ours);
-                return Some(stricter(rest, ours).unwrap_or_else(|| {
+                let why = stricter(rest, ours).or_else(|| closing(before));
+                return Some(why.unwrap_or_else(|| {
                     panic!("hyper refuses what we take: {ours:?}, {theirs:?}")
                 }));
             }
@@ -116,6 +117,16 @@ fn stricter(bytes: &[u8], ours: &Taken) -> Option<Class> {
         return Some(Class::Limit);
     }
     (!target.starts_with(b"/")).then_some(Class::Authority)
+}
+
+/// What explains that hyper closes behind a request after which we do not.
+fn closing(request: &[u8]) -> Option<Class> {
+    let mut lines = request.split(|byte| *byte == b'\n');
+    let is_unread = |line: &[u8]| {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(b"connection") && !line.is_ascii()
+    };
+    lines.any(is_unread).then_some(Class::Connection)
 }
 
 /// httparse, which is more lenient and has to find the same head.
