@@ -63,7 +63,8 @@ pub enum Class {
     /// 3.2.2: the authority of an absolute target is not one. We do not look at it, as we do not
     /// look at `Host`.
     Authority,
-    /// RFC 9110 7.6.1: `Connection` holds an octet beyond ASCII. The options beside it count for us.
+    /// RFC 9110 7.6.1: `Connection` holds an octet beyond ASCII. The options beside it count for
+    /// us.
     Connection,
 }
 
