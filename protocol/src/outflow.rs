@@ -210,7 +210,7 @@ impl Flow {
     /// May another download begin?
     fn has_room(&self, config: &Config) -> bool {
         let recent = self.recent(|second| second.begun);
-        self.carries(self.all, recent, self.rate(|second| second.paced), config)
+        self.carries(self.all, recent, |second| second.paced, config)
     }
 
     /// What left at once counts here: it costs little to offer too much, and the devices of a fast
@@ -220,15 +220,24 @@ impl Flow {
         let [all, recent] = [self.all, self.recent(|second| second.begun)]
             .map(|load| load.and(offered))
             .map(|coming| coming.and(coming));
-        self.carries(all, recent, self.rate(|second| second.sent), config)
+        self.carries(all, recent, |second| second.sent, config)
     }
 
-    /// Does the line carry all that is on it? Below its floor it does in any case. If it carries so
-    /// little that it cannot be full, only those count who may still raise that.
-    fn carries(&self, all: Load, recent: Load, rate: Rate, config: &Config) -> bool {
+    /// Does the line carry all that is on it, at the rate of what counts? Below its floor it does in
+    /// any case. If so little left in all that it cannot be full, only those count who may still
+    /// raise that.
+    fn carries(
+        &self,
+        all: Load,
+        recent: Load,
+        what: impl Fn(&Second) -> u64,
+        config: &Config,
+    ) -> bool {
         let floor = Rate { bytes: config.transfer_backlog_bytes_min, over_ms: backlog_ms(config) };
-        let is_idle = rate.is_below(floor.part(IDLE_PART));
-        all.fits(rate, config) || all.fits(floor, config) || is_idle && recent.fits(floor, config)
+        let is_idle = self.rate(|second| second.sent).is_below(floor.part(IDLE_PART));
+        all.fits(self.rate(what), config)
+            || all.fits(floor, config)
+            || is_idle && recent.fits(floor, config)
     }
 
     /// How many seconds what is ahead takes to leave; 0 where nothing says how fast that is.
@@ -384,6 +393,18 @@ mod tests {
         assert!(config.outflow.admit(1, at(0), &config).is_err(), "10,001 ahead");
         drop(second);
         assert!(config.outflow.admit(1, at(0), &config).is_ok());
+    }
+
+    /// Bytes that a socket takes at once say nothing of how fast the line is, but that it is used.
+    #[test]
+    fn a_line_that_is_used_is_not_idle() {
+        let (config, at) = (config(), clock());
+        let config = Config { transfer_backlog_bytes_min: 10_000, ..config };
+        let mut first = config.outflow.take(1_000_000);
+        for second in 0..=32 {
+            first.left(1_000_000 - 25 * (second + 1), at(second), false);
+        }
+        assert!(config.outflow.admit(1, at(32), &config).is_err());
     }
 
     /// Of those who have been there for a while nobody counts.

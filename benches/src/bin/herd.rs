@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -144,20 +144,24 @@ impl Site {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()?;
-            let said = BufReader::new(client.stdout.take().context("no stdout")?);
+            // It says more than a pipe holds.
+            let mut said = client.stdout.take().context("no stdout")?;
+            let said = std::thread::spawn(move || {
+                let mut text = String::new();
+                said.read_to_string(&mut text).map(|_| text)
+            });
             clients.push((client, said));
         }
         for (client, _) in &mut clients {
             client.stdin.take().context("no stdin")?.write_all(b"go\n")?;
         }
         let mut sum = Seen::default();
-        while clients.iter_mut().any(|(client, _)| matches!(client.try_wait(), Ok(None))) {
+        while clients.iter().any(|(_, said)| !said.is_finished()) {
             sum.resident_mib = sum.resident_mib.max(self.resident_bytes()? >> 20);
             std::thread::sleep(Duration::from_millis(100));
         }
-        for (mut client, mut said) in clients {
-            let mut text = String::new();
-            said.read_to_string(&mut text)?;
+        for (mut client, said) in clients {
+            let text = said.join().map_err(|_| anyhow!("a reader panicked"))??;
             client.wait()?;
             let seen: Seen = serde_json::from_str(&text).with_context(|| text.clone())?;
             sum.served += seen.served;
