@@ -126,7 +126,7 @@ pub(super) fn odd_string(
     start: usize,
     at: usize,
 ) -> Result<(Text<'_>, usize), Invalid> {
-    let (mut at, mut escaped) = (at, false);
+    let (mut at, mut escaped, mut is_wide) = (at, false, false);
     loop {
         let rest = text.get(at..).unwrap_or_default();
         escaped |= rest.first() == Some(&b'\\');
@@ -134,14 +134,19 @@ pub(super) fn odd_string(
             [b'"', ..] => break,
             [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
             [b'\\', b'u', rest @ ..] => 2 + unicode(rest).ok_or(Invalid)?.1,
-            [0x80..=0xff, ..] => 1,
+            [0x80..=0xff, ..] => {
+                is_wide = true;
+                1
+            }
             _ => return Err(Invalid),
         };
         at = plain_end(text, at);
     }
     // Strings end at ASCII; so a text is UTF-8 if its strings are (RFC 8259 8.1).
     let raw = &text[start..at];
-    std::str::from_utf8(raw).map_err(|_| Invalid)?;
+    if is_wide {
+        std::str::from_utf8(raw).map_err(|_| Invalid)?;
+    }
     Ok((Text { raw, escaped }, at + 1))
 }
 
