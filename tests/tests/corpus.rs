@@ -100,6 +100,7 @@ fn where_readers_part_a_class_says_why() {
         (post("Content-Length: 00000000000000000002\r\n\r\n{}"), Some(Length)),
         (post(&format!("{chunked}\r\n2;=\r\n{{}}\r\n0\r\n\r\n")), Some(Chunk)),
         (post(&format!("{chunked}\r\n2 \r\n{{}}\r\n0\r\n\r\n")), Some(Chunk)),
+        (post(&format!("{chunked}\r\n2\r\n{{")), None),
         (post("Expect: b\r\n\r\n"), Some(Expectation)),
         (post("Authentication: b\r\nAuthentication: b\r\n\r\n"), Some(Credential)),
         (post(&many), Some(Limit)),
