@@ -223,9 +223,9 @@ impl Flow {
         self.carries(all, recent, |second| second.sent, config)
     }
 
-    /// Does the line carry all that is on it, at the rate of what counts? Below its floor it does in
-    /// any case. If so little left in all that it cannot be full, only those count who may still
-    /// raise that.
+    /// Does the line carry all that is on it, at the rate of what counts? Below its floor it does
+    /// in any case. If so little left in all that it cannot be full, only those count who may
+    /// still raise that.
     fn carries(
         &self,
         all: Load,
