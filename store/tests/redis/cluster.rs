@@ -203,6 +203,7 @@ fn a_node_that_hands_over_loses_nobody() {
             while !is_over.load(Ordering::Relaxed) {
                 beside.submit(vec![there.identify()]);
                 asked += 1;
+                // A rate, not a wait: whatever becomes of those before.
                 thread::sleep(Duration::from_millis(2));
             }
             let away = beside.answers(asked).iter().filter(|answer| is_away(answer)).count();
